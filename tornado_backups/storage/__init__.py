@@ -1,0 +1,1 @@
+"""Object stores: one module, one implementation of :class:`tornado_backups.ports.ObjectStore`."""
