@@ -16,7 +16,9 @@ from typing import Protocol
 from tornado_backups.domain.errors import ConfigurationFault
 from tornado_backups.domain.model import (
     Alert,
+    Claims,
     Collection,
+    Grant,
     HealthState,
     Intent,
     Lease,
@@ -37,6 +39,37 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that only rise."""
+
+
+class Tokens(Protocol):
+    """Issues and reads the JWTs that sessions are carried by (``auth/tokens``)."""
+
+    def issue(
+        self,
+        login: str,
+        access_key_name: str,
+        scope: tuple[Grant, ...],
+        now: datetime,
+        expires_at: datetime,
+        originally_issued_at: datetime | None = None,
+    ) -> str:
+        """Return a signed token, different at every call; ``expires_at`` counts in whole seconds."""
+
+    def verify(self, token: str, now: datetime) -> Claims:
+        """Return what a token of ours that has not expired says; raises ``NotAuthenticated`` for any other text."""
+
+    def session_id(self, token: str) -> str:
+        """Return the SHA-256 of the token, lower-case hex: all of it that is ever stored."""
+
+
+class Passwords(Protocol):
+    """Checks passwords at a cost that is bounded and the same for everyone (``auth/passwords``)."""
+
+    async def verify(self, password: str, phc_hash: str | None, client: str = "") -> bool:
+        """Return whether the password is that of the hash; False, after the same time, when there is no hash.
+
+        ``client`` (an address) is whom the work is for: waiting clients take turns. Raises ``Busy`` when too many wait.
+        """
 
 
 class UploadSink(Protocol):

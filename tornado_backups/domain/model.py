@@ -200,6 +200,17 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token with a good signature says; whether its session still lives is a matter of the registry."""
+
+    login: str
+    access_key_name: str
+    scope: tuple[Grant, ...]
+    issued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A lock with an owner, a fencing number that rises with every change of owner, and an expiry."""
 
