@@ -19,8 +19,8 @@ from tests.domain.rotation_cases import (
     version,
 )
 from tornado_backups.domain.errors import Protected, QuotaExceeded
-from tornado_backups.domain.model import FifoPlusOlder, NoRotation
-from tornado_backups.domain.rotation import plan_rotation, protected_until, trend_holds
+from tornado_backups.domain.model import Fifo, FifoPlusOlder, Gfs, NoRotation
+from tornado_backups.domain.rotation import plan_rotation, protected_until, strategy_name, trend_holds
 
 OLDER = FifoPlusOlder(max_older_copies=2, max_older_age=5 * DAY)
 
@@ -342,3 +342,8 @@ def test_a_held_back_rotation_asks_nothing_of_protection() -> None:
 def test_the_newest_size_is_judged_by_the_median_of_the_five_before(sizes: list[int], holds: bool) -> None:
     assert trend_holds(collection(3, ratio=0.5), sizes) is holds
     assert trend_holds(collection(3), sizes) is True
+
+
+def test_every_rule_has_its_name_of_the_yaml() -> None:
+    rules = [Fifo(), OLDER, Gfs(), NoRotation()]
+    assert [strategy_name(rule) for rule in rules] == ["fifo", "fifo-plus-older", "gfs", "none"]

@@ -15,7 +15,16 @@ from statistics import median
 
 from tornado_backups.domain.errors import ConfigurationFault, Protected, QuotaExceeded, RequestError
 from tornado_backups.domain.gfs import grandfather_father_son
-from tornado_backups.domain.model import Collection, FifoPlusOlder, Gfs, NoRotation, Removal, Version
+from tornado_backups.domain.model import (
+    Collection,
+    Fifo,
+    FifoPlusOlder,
+    Gfs,
+    NoRotation,
+    Removal,
+    RotationRule,
+    Version,
+)
 from tornado_backups.domain.quota import allowed_bytes
 from tornado_backups.domain.retention import (
     Candidate,
@@ -30,7 +39,7 @@ from tornado_backups.domain.retention import (
 from tornado_backups.domain.trend import COMPARED_VERSIONS, trend_minimum
 from tornado_backups.domain.units import format_duration, format_size
 
-__all__ = ["Kept", "RotationPlan", "plan_rotation", "protected_until", "simulate", "trend_holds"]
+__all__ = ["Kept", "RotationPlan", "plan_rotation", "protected_until", "simulate", "strategy_name", "trend_holds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,19 @@ def plan_rotation(
     if over is not None:
         return _refused(candidates, over, allowed)
     return _accepted(verdicts, allowed)
+
+
+def strategy_name(rule: RotationRule) -> str:
+    """Return what the rule is called in ``strategyName``."""
+    return _STRATEGY_NAMES[type(rule)]
+
+
+_STRATEGY_NAMES: dict[type[RotationRule], str] = {
+    Fifo: "fifo",
+    FifoPlusOlder: "fifo-plus-older",
+    Gfs: "gfs",
+    NoRotation: "none",
+}
 
 
 def trend_holds(collection: Collection, sizes_newest_first: Sequence[int]) -> bool:
