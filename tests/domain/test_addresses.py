@@ -127,7 +127,7 @@ def test_a_wrong_network_is_refused_with_what_would_be_right(text: str, sentence
 def test_unix_among_the_trusted_proxies_is_told_apart_from_networks() -> None:
     assert parse_trusted_proxies(["127.0.0.1", " unix: "]) == (parse_networks(["127.0.0.1"]), True)
     assert parse_trusted_proxies(["::1"]) == (parse_networks(["::1"]), False)
-    with pytest.raises(ValueError, match="unix is no|'unix' is no"):
+    with pytest.raises(ValueError, match="'unix' is no address"):
         parse_trusted_proxies(["unix"])
 
 

@@ -39,7 +39,8 @@ MAX_WAITING_PER_CLIENT = 32
 RETRY_AFTER_SECONDS = 5
 
 _PHC = re.compile(
-    r"\$(argon2(?:id|i|d))\$(?:v=\d+\$)?m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,10})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
+    r"\$(argon2(?:id|i|d))\$(?:v=\d+\$)?m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,10})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+",
+    re.ASCII,
 )
 _TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
 
@@ -129,18 +130,21 @@ class _Turns:
 
     def leave(self) -> None:
         """Hand the turn to the first in line of the client that was served longest ago, or to nobody."""
-        if not self._lines:
-            self._taken = False
-            return
-        client, line = self._lines.popitem(last=False)
-        turn = line.popleft()
-        self._count -= 1
-        if line:
-            self._lines[client] = line
-        turn.set_result(None)
+        while self._lines:
+            client, line = self._lines.popitem(last=False)
+            turn = line.popleft()
+            self._count -= 1
+            if line:
+                self._lines[client] = line
+            if not turn.done():  # else its task is being cancelled and has not noticed yet
+                turn.set_result(None)
+                return
+        self._taken = False
 
     def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
-        line = self._lines[client]
+        line = self._lines.get(client)
+        if line is None or turn not in line:
+            return
         line.remove(turn)
         self._count -= 1
         if not line:
