@@ -1,1 +1,1 @@
-"""The database: versions, sessions, leases, intents. One set of transactions, two drivers."""
+"""The database: versions, sessions, leases, intents. One set of transactions, two drivers (docs/database.md)."""
