@@ -9,7 +9,7 @@ a :class:`ConfigurationSource` raises ``ConfigurationFault``; anything else out 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -101,7 +101,7 @@ class ObjectStore(Protocol):
     async def begin(self, key: str, expected_bytes: int | None = None) -> UploadSink:
         """Start an object; ``expected_bytes`` (declared by the client, or None) may only tune, never be trusted."""
 
-    def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+    def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from offset ``start`` in buffers of bounded size.
 
         Raises ``ObjectMissing`` before the first buffer when the object does not exist, ``ObjectDamaged`` when it
@@ -315,3 +315,17 @@ class AuditTrail(Protocol):
         ``event`` is one of ``login``, ``refresh``, ``logout``, ``upload``, ``download``, ``delete``, ``rotate``,
         ``refusal``, ``configuration``; ``result`` is ``ok`` or an error's reason. Never raises, never blocks for long.
         """
+
+
+class CallbackClient(Protocol):
+    """Calls webhooks and dead-man services on the outside."""
+
+    async def call(self, url: str, body: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        """GET ``url``, or POST ``body`` to it; raises ``CallbackFailed`` unless it answers 2xx within its time.
+
+        Refuses to connect to loopback, link-local and private addresses unless that was allowed: every address the
+        name resolves to is checked, and the checked one is connected to.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections; may be called again."""

@@ -39,6 +39,7 @@ Does not own: the HTTP status of a leaf (``web/errors.py`` holds that one table)
     │       ├── Busy                      busy
     │       ├── DatabaseUnavailable       database-unavailable
     │       └── ShuttingDown              shutting-down
+    ├── CallbackFailed                    a webhook or ping that was not delivered; never answered
     └── OperatorError                     ends a command
         ├── UsageError                    exit status 2
         └── StartupError                  exit status 1
@@ -288,6 +289,10 @@ class ShuttingDown(Unavailable):
     """The server drains: transfers that run may finish, new ones may not start."""
 
     reason = "shutting-down"
+
+
+class CallbackFailed(BackupError):
+    """A webhook or ping was not delivered: refused, not reached, or not answered with 2xx."""
 
 
 class OperatorError(BackupError):

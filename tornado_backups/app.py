@@ -1,0 +1,333 @@
+"""The only place that wires it all: adapters behind ports, services over ports, handlers over services.
+
+Owns: which adapter a setting chooses (heavy ones are imported only then), the periodic callback, start and stop.
+Does not own: any rule. Explained in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import ssl
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+
+from tornado_backups import systemd
+from tornado_backups.auth.passwords import PasswordVerifier
+from tornado_backups.auth.ratelimit import RateLimiter
+from tornado_backups.auth.tokens import TokenSigner, load_or_create_secret
+from tornado_backups.config.settings import Settings, database_url
+from tornado_backups.domain.errors import BackupError, ConfigurationFault, ShuttingDown, StartupError, UsageError
+from tornado_backups.outbound.http import HttpCallbackClient
+from tornado_backups.ports import AuditTrail, Clock, ConfigurationSource, ObjectStore, Registry
+from tornado_backups.services.alerts import Alerts
+from tornado_backups.services.audit import AuditTrail as Audit
+from tornado_backups.services.catalogue import Catalogue
+from tornado_backups.services.download import Downloads
+from tornado_backups.services.health import Health
+from tornado_backups.services.maintenance import Maintenance
+from tornado_backups.services.metrics import Metrics
+from tornado_backups.services.pings import Pings
+from tornado_backups.services.removal import Rotation
+from tornado_backups.services.sessions import Sessions
+from tornado_backups.services.upload import UploadLimits, Uploads
+from tornado_backups.web.context import Context, WebSettings
+from tornado_backups.web.listening import load_certificates, open_sockets, tls_context
+from tornado_backups.web.routes import WebApplication
+
+log = logging.getLogger(__name__)
+
+BUFFER_BYTES = 512 * 1024
+"""How much is read from a socket at once: the unit in which a file moves through this process."""
+
+ABORT_SECONDS = 15.0
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the wall-clock time in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that only rise."""
+        return time.monotonic()
+
+
+def build_registry(settings: Settings, clock: Clock, exclusive: bool = False) -> Registry:
+    """Return the registry that the settings name; PostgreSQL's driver is imported only when it is asked for."""
+    url = database_url(settings)
+    owner = str(uuid.uuid4())
+    if url.startswith("sqlite:"):
+        from tornado_backups.registry.sqlite import SqliteRegistry
+
+        return SqliteRegistry(url.removeprefix("sqlite://"), clock, owner, exclusive=exclusive)
+    from tornado_backups.registry.postgres import PostgresRegistry
+
+    return PostgresRegistry(url, owner, clock)
+
+
+def build_store(settings: Settings) -> ObjectStore:
+    """Return the object store that the settings name; the S3 client is imported only when it is asked for."""
+    url = settings.storage_url
+    if not url:
+        from tornado_backups.storage.local import LocalStore
+
+        return LocalStore(settings.data_dir / "objects")
+    if url.startswith("file://"):
+        from pathlib import Path
+
+        from tornado_backups.storage.local import LocalStore
+
+        return LocalStore(Path(url.removeprefix("file://")))
+    from tornado_backups.storage.s3 import S3Store
+
+    try:
+        return S3Store.from_url(url, settings.storage_io_timeout)
+    except ValueError as error:
+        raise UsageError(f"--storage-url: {error}") from None
+
+
+def build_source(settings: Settings, audit: AuditTrail | None = None) -> ConfigurationSource:
+    """Return where users and collections come from; faults are logged once and audited."""
+
+    def report(fault: ConfigurationFault) -> None:
+        log.error("configuration: %s", fault.sentence)
+        if audit is not None:
+            audit.record("configuration", fault.reason, source=fault.source, line=fault.line, what=fault.what)
+
+    if settings.provider == "kubernetes":
+        from tornado_backups.config.kubernetes import KubernetesSource
+
+        return KubernetesSource(settings.namespace, on_fault=report)
+    from tornado_backups.config.filesystem import FilesystemSource
+
+    return FilesystemSource(settings.config_local_path, settings.namespace, on_fault=report)
+
+
+async def open_registry(registry: Registry, wait_seconds: float, clock: Clock) -> None:
+    """Open the registry, trying again for ``wait_seconds`` while its database is not up yet."""
+    deadline = clock.monotonic() + wait_seconds
+    while True:
+        try:
+            await registry.open()
+            return
+        except StartupError as error:
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                raise
+            log.warning("waiting for the database (%d s left): %s", left, error.sentence)
+            await asyncio.sleep(min(1.0, left))
+
+
+class Server:
+    """One serving process."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="sha256")
+        self._stopping = asyncio.Event()
+        self.audit = Audit(self.clock, settings.audit_log)
+        self.metrics = Metrics()
+        self.source = build_source(settings, self.audit)
+        self.store = build_store(settings)
+        self.registry = build_registry(settings, self.clock, exclusive=True)
+        self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        self._http: HTTPServer | None = None
+        self._callbacks: list[PeriodicCallback] = []
+
+    async def start(self) -> None:
+        """Prove that configuration, storage and database can be used, then listen; raises ``StartupError``."""
+        settings = self.settings
+        prepare_data_dir(settings)
+        from_systemd = systemd.listen_sockets()
+        sockets = from_systemd or open_sockets(settings.listen)
+        await self.source.open()
+        await self.store.open()
+        await open_registry(self.registry, settings.db_wait, self.clock)
+        self._wire()
+        self._handed_over = bool(from_systemd)
+        self._http = HTTPServer(
+            WebApplication(self.context),
+            chunk_size=BUFFER_BYTES,
+            idle_connection_timeout=settings.idle_timeout,
+            max_header_size=32 * 1024,
+            max_body_size=2**62,
+            max_buffer_size=2 * BUFFER_BYTES,
+            ssl_options=self._tls,
+        )
+        self._http.add_sockets(sockets)
+        self.listening_on = [address_text(sock) for sock in sockets]
+        self._start_callbacks()
+        systemd.notify(systemd.READY)
+        log.info("listening on %s", ", ".join(self.listening_on))
+
+    def _wire(self) -> None:
+        settings, registry, store, clock = self.settings, self.registry, self.store, self.clock
+        catalogue = Catalogue(self.source)
+        limits = UploadLimits(settings.max_concurrent_uploads, settings.lease_time)
+        uploads = Uploads(registry, store, catalogue, clock, limits, self._hashing)
+        health = Health(registry, store, self.source, clock, settings.storage_health_timeout)
+        signer = TokenSigner(load_or_create_secret(settings.data_dir, settings.jwt_secret_key))
+        sessions = Sessions(registry, self.source, signer, PasswordVerifier(), clock, self.audit, settings.jwt_lifetime)
+        self.callbacks = HttpCallbackClient(settings.allow_private_callbacks)
+        self.alerts = Alerts(registry, self.callbacks, clock, settings.alert_webhook, settings.alert_webhook_secret)
+        self.pings = Pings(self.callbacks)
+        self.removals = Rotation(registry, store, self.audit)
+        uploads.listeners += [self.removals, self.pings]
+        self.maintenance = Maintenance(
+            registry,
+            store,
+            health,
+            sessions,
+            self.alerts,
+            self.metrics,
+            clock,
+            settings.maintenance_interval,
+            settings.scrub_interval,
+        )
+        self.context = Context(
+            settings=web_settings(settings),
+            clock=clock,
+            registry=registry,
+            store=store,
+            source=self.source,
+            sessions=sessions,
+            catalogue=catalogue,
+            uploads=uploads,
+            downloads=Downloads(registry, store, catalogue, clock, self._hashing),
+            health=health,
+            metrics=self.metrics,
+            audit=self.audit,
+            limiters=build_limiters(settings, clock),
+        )
+
+    @property
+    def url(self) -> str:
+        """Where a person on this machine reaches the server."""
+        address = self.listening_on[0].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        return address if address.startswith("unix:") else f"{'https' if self._tls else 'http'}://{address}"
+
+    def _start_callbacks(self) -> None:
+        # Tornado awaits a coroutine before it schedules the next call, so that two passes never overlap.
+        self._callbacks = [PeriodicCallback(self.maintenance.run_pass, self.settings.maintenance_interval * 1000)]
+        watchdog = systemd.watchdog_interval()
+        if watchdog is not None:
+            self._callbacks.append(PeriodicCallback(lambda: systemd.notify(systemd.WATCHDOG), watchdog * 1000))
+        for callback in self._callbacks:
+            callback.start()
+        self._first_pass = asyncio.create_task(self.maintenance.run_pass())
+
+    async def serve(self) -> None:
+        """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal ends at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        await self._stopping.wait()
+        await self.stop()
+
+    def _on_stop_signal(self) -> None:
+        if self._stopping.is_set():
+            log.warning("stopping at once; what was running is undone at the next start")
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        self._stopping.set()
+
+    def reload(self) -> None:
+        """Read configuration and certificates again (SIGHUP); a broken certificate keeps the one in use."""
+        systemd.notify(systemd.reloading())
+        self.source.reload()
+        settings = self.settings
+        if isinstance(self._tls, ssl.SSLContext) and settings.tls_cert and settings.tls_key:
+            try:
+                load_certificates(self._tls, settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+            except BackupError as error:
+                log.error("kept the certificate in use: %s", error.sentence)
+        log.info("configuration and certificates were read again")
+        systemd.notify(systemd.READY)
+
+    async def stop(self) -> None:
+        """Drain, abort what does not end in time, close everything. Repeatable."""
+        systemd.notify(systemd.STOPPING)
+        self.context.draining = True
+        if self._http is not None and self._handed_over:
+            self._http.stop()
+        await self._wait_for_transfers(self.settings.shutdown_timeout)
+        for transfer in list(self.context.transfers):
+            transfer.cut(ShuttingDown("the server was shut down before the transfer ended"))
+        await self._wait_for_transfers(ABORT_SECONDS)
+        for callback in self._callbacks:
+            callback.stop()
+        await self.maintenance.stop()
+        for service in (self.removals, self.pings, self.alerts, self.callbacks):
+            await service.close()
+        if self._http is not None:
+            self._http.stop()
+            await self._http.close_all_connections()
+        await self.close()
+        log.info("stopped")
+
+    async def close(self) -> None:
+        """Close the adapters; may be called after a failed start."""
+        await self.registry.close()
+        await self.store.close()
+        await self.source.close()
+        self._hashing.shutdown(wait=False)
+
+    async def _wait_for_transfers(self, seconds: float) -> None:
+        deadline = self.clock.monotonic() + seconds
+        while self.context.transfers and self.clock.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """Make the data folder; raises ``StartupError`` when it cannot be made or written."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = settings.data_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StartupError(f"the data folder {settings.data_dir} cannot be written: {error.strerror}") from None
+
+
+def web_settings(settings: Settings) -> WebSettings:
+    """Pick what handlers look at."""
+    return WebSettings(
+        idle_timeout=settings.idle_timeout,
+        http_upload_timeout=settings.http_upload_timeout,
+        http_download_timeout=settings.http_download_timeout,
+        chunked_commit_grace=settings.chunked_commit_grace,
+        append_only=settings.append_only,
+        health_check_key=settings.health_check_key,
+        trusted_proxies=settings.trusted_proxies,
+        unix_trusted=settings.unix_trusted,
+    )
+
+
+def build_limiters(settings: Settings, clock: Clock) -> dict[str, RateLimiter]:
+    """Return the four rate limits by the names that handlers use."""
+    return {
+        "default": RateLimiter(settings.rate_default_limit, 1, clock, "default"),
+        "auth": RateLimiter(settings.rate_auth_limit, 60, clock, "auth"),
+        "collection-health": RateLimiter(settings.rate_collection_health_limit, 60, clock, "collection-health"),
+        "server-health": RateLimiter(settings.rate_server_health_limit, 60, clock, "server-health"),
+    }
+
+
+def address_text(sock: object) -> str:
+    """Return a socket's address as a person would type it."""
+    name = sock.getsockname()  # type: ignore[attr-defined]
+    if isinstance(name, tuple):
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{host}:{name[1]}"
+    return f"unix:{name}"

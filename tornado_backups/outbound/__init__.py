@@ -1,0 +1,1 @@
+"""Calls to the outside: the one HTTP client for webhooks and pings."""

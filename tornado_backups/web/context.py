@@ -1,0 +1,83 @@
+"""What handlers get from the wiring in ``app``: services, limits, and the process's own state.
+
+Owns: nothing but the list of what is passed in, so that handlers neither build nor look up anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tornado_backups.domain.errors import RequestError
+from tornado_backups.domain.model import Network
+from tornado_backups.ports import AuditTrail, Clock, ConfigurationSource, ObjectStore, Registry
+from tornado_backups.services.catalogue import Catalogue
+from tornado_backups.services.download import Downloads
+from tornado_backups.services.metrics import Metrics
+from tornado_backups.services.upload import Uploads
+
+if TYPE_CHECKING:
+    from tornado_backups.services.health import Health
+    from tornado_backups.services.sessions import Sessions
+    from tornado_backups.web.base import ApiHandler
+    from tornado_backups.web.versions import TransferHandler
+
+
+class Limiter(Protocol):
+    """A rate limit; ``auth/ratelimit`` has the real one."""
+
+    def check(self, address: str) -> None:
+        """Count a request of ``address``; raises ``RateLimited``."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """The settings that handlers look at; durations in seconds."""
+
+    idle_timeout: float
+    http_upload_timeout: float
+    http_download_timeout: float
+    chunked_commit_grace: float
+    append_only: bool = False
+    health_check_key: str = ""
+    trusted_proxies: tuple[Network, ...] = ()
+    unix_trusted: bool = False
+    recheck_session_seconds: float = 5.0
+
+
+@dataclass(slots=True)
+class Context:
+    """Everything a handler may use; ``draining`` turns true with the first SIGTERM."""
+
+    settings: WebSettings
+    clock: Clock
+    registry: Registry
+    sessions: Sessions
+    store: ObjectStore
+    source: ConfigurationSource
+    catalogue: Catalogue
+    uploads: Uploads
+    downloads: Downloads
+    health: Health
+    metrics: Metrics
+    audit: AuditTrail
+    limiters: Mapping[str, Limiter]
+    draining: bool = False
+    transfers: set[TransferHandler] = field(default_factory=set)
+    tasks: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def audit_refusal(self, handler: ApiHandler, error: RequestError) -> None:
+        """Write a refusal into the audit trail: who, from where, what, why."""
+        actor = handler.actor
+        self.audit.record(
+            "refusal",
+            error.reason,
+            user=actor.user.name if actor else "",
+            session_id=actor.session.id if actor else "",
+            address=handler.address,
+            collection=handler.path_kwargs.get("collection", ""),
+            method=handler.request.method,
+            path=handler.request.path,
+        )

@@ -1,0 +1,22 @@
+"""``/openapi.json``: this API as OpenAPI 3.1, made from the table of routes.
+
+Owns: serving it. Does not own: its text (``web/openapi``, read late: nobody else needs it in memory).
+"""
+
+from __future__ import annotations
+
+import json
+
+from tornado_backups.web.base import ApiHandler
+
+
+class OpenApiHandler(ApiHandler):
+    """The description, public as the contract says."""
+
+    public = True
+
+    async def on_get(self) -> None:
+        """Write it."""
+        from tornado_backups.web.openapi import describe
+
+        self.finish(json.dumps(describe()))
