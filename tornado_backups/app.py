@@ -213,7 +213,8 @@ class Server:
     @property
     def url(self) -> str:
         """Where a person on this machine reaches the server."""
-        address = self.listening_on[0].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+        any_address, any_v6 = "0.0.0.0", "[::]"  # noqa: S104 - what is shown, not what is bound
+        address = self.listening_on[0].replace(any_address, "127.0.0.1").replace(any_v6, "[::1]")
         return address if address.startswith("unix:") else f"{'https' if self._tls else 'http'}://{address}"
 
     def _start_callbacks(self) -> None:
@@ -227,7 +228,7 @@ class Server:
         self._first_pass = asyncio.create_task(self.maintenance.run_pass())
 
     async def serve(self) -> None:
-        """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal ends at once."""
+        """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal: at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
@@ -285,7 +286,7 @@ class Server:
 
     async def _wait_for_transfers(self, seconds: float) -> None:
         deadline = self.clock.monotonic() + seconds
-        while self.context.transfers and self.clock.monotonic() < deadline:
+        while self.context.transfers and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.05)
 
 

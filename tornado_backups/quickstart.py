@@ -17,7 +17,7 @@ from tornado_backups.domain.errors import StartupError
 PASSWORD_FILE = "admin-password"  # noqa: S105 - a file's name
 CONFIG_FOLDER = "config"
 
-SECRET = """\
+SECRET_MANIFEST = """\
 apiVersion: v1
 kind: Secret
 metadata:
@@ -69,7 +69,8 @@ Your first backup, from another terminal (needs curl and gpg):
 
   # 1. log in
   TOKEN=$(curl -s {url}/api/stable/auth/login \\
-    -d '{{"username": "admin", "password": "'"$(cat {folder}/{password_file})"'"}}' | sed 's/.*"token": "\\([^"]*\\)".*/\\1/')
+    -d '{{"username": "admin", "password": "'"$(cat {folder}/{password_file})"'"}}' | \\
+    sed 's/.*"token": "\\([^"]*\\)".*/\\1/')
 
   # 2. encrypt a folder with a passphrase of your own, and send it
   tar c FOLDER | gpg --symmetric | \\
@@ -100,7 +101,7 @@ def make_folder(folder: Path, namespace: str) -> bool:
         secret_file = tree / "v1" / "secrets" / "quickstart.yaml"
         if not secret_file.exists():
             password = password_file.read_text(encoding="utf-8").strip()
-            _write(secret_file, SECRET.format(password=encode_password(password)))
+            _write(secret_file, SECRET_MANIFEST.format(password=encode_password(password)))
         _write(kinds / "backupusers" / "admin.yaml", ADMIN, replace=False)
         _write(kinds / "backupcollections" / "example.yaml", EXAMPLE, replace=False)
     except OSError as error:

@@ -4,8 +4,8 @@ Owns: the order of its steps and the way back from each of them.
 Does not own: HTTP (``web``), the rules (``domain``), how bytes and rows become durable (``storage``, ``registry``).
 
 The order is the promise (docs/crash-order.md): permission, window, lease, plan, budget, intent; bytes; final checks;
-object durable; one transaction for version, rotation marks and lease. Whatever ends an upload early, :meth:`Upload.abort`
-undoes what exists; whatever kills the process, the intent names what maintenance has to undo.
+object durable; one transaction for version, rotation marks and lease. Whatever ends an upload early,
+:meth:`Upload.abort` undoes what exists; whatever kills the process, the intent names what maintenance has to undo.
 """
 
 from __future__ import annotations

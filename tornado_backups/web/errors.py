@@ -71,7 +71,7 @@ def status_of(error: RequestError) -> int:
 
 
 def headers_of(error: RequestError) -> dict[str, str]:
-    """Return the headers that belong to an error: ``Retry-After``, ``Allow``, ``Content-Range``, ``WWW-Authenticate``."""
+    """Return the headers of an error: ``Retry-After``, ``Allow``, ``Content-Range`` or ``WWW-Authenticate``."""
     retry_after = getattr(error, "retry_after_seconds", None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     if isinstance(error, errors.MethodNotAllowed):
