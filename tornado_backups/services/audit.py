@@ -19,6 +19,7 @@ AUDIT_LOGGER = "tornado_backups.audit"
 MAX_VALUE_CHARACTERS = 512
 MAX_DETAILS = 16
 _MAX_KEY_CHARACTERS = 64
+_MAX_JSON_BYTES = 48 * 1024
 
 _log = logging.getLogger(__name__)
 _journal = logging.getLogger(AUDIT_LOGGER)
@@ -60,7 +61,11 @@ class AuditTrail:
             "collection": _bounded(collection),
             "details": {name[:_MAX_KEY_CHARACTERS]: _bounded(details[name]) for name in list(details)[:MAX_DETAILS]},
         }
-        _journal.info("%s", json.dumps(line, separators=(",", ":")))
+        text = json.dumps(line, separators=(",", ":"))
+        if len(text) > _MAX_JSON_BYTES:  # escapes can make six bytes of one; the chain needs lines of bounded length
+            line["details"] = {"omitted": True}
+            text = json.dumps(line, separators=(",", ":"))
+        _journal.info("%s", text)
         self._append(line)
 
     def _append(self, line: dict[str, object]) -> None:

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_LINE_BYTES = 16 * 1024
+MAX_LINE_BYTES = 64 * 1024
+"""No line of ours is longer; ``services/audit`` sees to that."""
+
 FIRST_PREV = "0" * 64
 LOCK_ATTEMPTS = 100
 LOCK_PAUSE_SECONDS = 0.001
@@ -157,12 +159,15 @@ def _read_end(descriptor: int, size: int) -> tuple[_Link | None, bytes | None]:
 
     The second is None when the file ends with a line's end, and empty when only that end is missing.
     """
-    tail = os.pread(descriptor, 4 * MAX_LINE_BYTES, max(0, size - 4 * MAX_LINE_BYTES))
-    *whole, rest = tail.split(b"\n")
-    if rest and (link := _read_link(rest)) is not None:
-        return link, b""
-    links = (_read_link(line) for line in reversed(whole))
-    return next((link for link in links if link is not None), None), rest or None
+    for window_bytes in (4096, 2 * MAX_LINE_BYTES):  # mostly the first will do; the second holds the longest lines
+        tail = os.pread(descriptor, window_bytes, max(0, size - window_bytes))
+        *whole, rest = tail.split(b"\n")
+        if rest and (link := _read_link(rest)) is not None:
+            return link, b""
+        for line in reversed(whole):
+            if (link := _read_link(line)) is not None:
+                return link, rest or None
+    return None, rest or None
 
 
 def _write_whole(descriptor: int, data: bytes, size: int) -> None:
@@ -190,7 +195,7 @@ def _lock(descriptor: int) -> None:
 def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the lines within the first ``size`` bytes; one that is longer than any of ours comes in pieces."""
     while size > 0:
-        line = file.readline(min(size, 4 * MAX_LINE_BYTES))
+        line = file.readline(min(size, MAX_LINE_BYTES))
         if not line:
             return
         size -= len(line)

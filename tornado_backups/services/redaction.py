@@ -25,7 +25,7 @@ _SECRETS = (
     # a JWT, also when it is cut short
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_=-]*){1,2}"), MASK),
     # an Argon2 hash, as it stands and in base64
-    (re.compile(r"\$argon2(?:id|i|d)\$[^\s'\",;]+"), MASK),
+    (re.compile(r"\$argon2(?:id|i|d)\$[A-Za-z0-9+/=,$]+"), MASK),
     (re.compile(r"\bJGFyZ29uMm[A-Za-z0-9+/]+=*"), MASK),
 )
 
