@@ -2,7 +2,7 @@
 
 Owns: reading and writing single field values, as pure functions.
 Does not own: which request may carry them, or what happens then (``web/versions``).
-Explained in docs/api.md, "Uploading" and "Downloading".
+Explained in docs/api.md.
 """
 
 from __future__ import annotations
