@@ -94,7 +94,7 @@ def collection_spec(**more: Any) -> dict[str, Any]:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_user_comes_with_the_password_from_its_secret(world: World) -> None:
     world.cluster.secret("passwords", admin=HASH)
     world.cluster.apply(
@@ -115,7 +115,7 @@ async def test_a_user_comes_with_the_password_from_its_secret(world: World) -> N
     assert await source.user("../secrets/passwords") is None
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_what_encode_password_prints_works_in_data_and_in_string_data(world: World) -> None:
     import base64
 
@@ -132,7 +132,7 @@ async def test_what_encode_password_prints_works_in_data_and_in_string_data(worl
         assert user.password_hash == HASH
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_collection_comes_whole_and_names_are_sorted(world: World) -> None:
     world.cluster.secret("health", code="a" * 64)
     spec = collection_spec(
@@ -149,7 +149,7 @@ async def test_a_collection_comes_whole_and_names_are_sorted(world: World) -> No
     assert await source.collection_names() == ["alpha", "zeta"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_lists_are_read_page_by_page(world: World) -> None:
     world.cluster.page_cap = 4
     for number in range(11):
@@ -159,7 +159,7 @@ async def test_lists_are_read_page_by_page(world: World) -> None:
     assert world.lists("backupcollections") == 3
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_page_that_comes_too_late_starts_the_list_over(world: World) -> None:
     world.cluster.page_cap = 4
     world.cluster.expire_continue = 1
@@ -170,7 +170,7 @@ async def test_a_page_that_comes_too_late_starts_the_list_over(world: World) -> 
     assert world.lists("backupcollections") == 4
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_only_names_versions_and_specs_are_kept(world: World) -> None:
     world.cluster.apply("backupusers", "admin", spec={"email": "x"}, status={"large": "x" * 100})
     await world.open()
@@ -178,7 +178,7 @@ async def test_only_names_versions_and_specs_are_kept(world: World) -> None:
     assert (item.name, item.spec) == ("admin", {"email": "x"})
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_secrets_are_only_fetched_when_referred_to_and_never_listed(world: World) -> None:
     world.cluster.secret("used", password=HASH)
     world.cluster.secret("unrelated", password=HASH)
@@ -190,7 +190,7 @@ async def test_secrets_are_only_fetched_when_referred_to_and_never_listed(world:
     assert [request for request in world.cluster.requests if request[1] == "secrets"] == [("get", "secrets", "used")]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_many_requests_at_once_fetch_a_secret_once(world: World) -> None:
     world.cluster.secret("used", password=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "used", "entry": "password"}})
@@ -200,7 +200,7 @@ async def test_many_requests_at_once_fetch_a_secret_once(world: World) -> None:
     assert sum(request[1] == "secrets" for request in world.cluster.requests) == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_cancelled_request_does_not_take_the_others_secret_along(world: World) -> None:
     world.cluster.secret("used", password=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "used", "entry": "password"}})
@@ -217,7 +217,7 @@ async def test_a_cancelled_request_does_not_take_the_others_secret_along(world: 
 # -- changes ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_added_changed_and_deleted_objects_arrive_by_the_watch(world: World) -> None:
     source = await world.open()
     world.cluster.apply("backupcollections", "new", spec=collection_spec())
@@ -233,7 +233,7 @@ async def test_added_changed_and_deleted_objects_arrive_by_the_watch(world: Worl
     assert [world.lists(plural) for plural in PLURALS] == [1, 1]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_revocation_takes_effect_without_a_restart(world: World) -> None:
     world.cluster.apply("backupusers", "eve", spec={"roles": ["systemAdmin"]})
     source = await world.open()
@@ -248,7 +248,7 @@ async def test_revocation_takes_effect_without_a_restart(world: World) -> None:
     assert after.roles == frozenset()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_user_deleted_while_its_secret_is_on_its_way_is_gone(world: World) -> None:
     world.cluster.secret("slow", password=HASH)
     world.cluster.apply("backupusers", "eve", spec={"passwordFromRef": {"name": "slow", "entry": "password"}})
@@ -259,7 +259,7 @@ async def test_a_user_deleted_while_its_secret_is_on_its_way_is_gone(world: Worl
     assert await asked is None
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_changed_secret_is_noticed_within_its_five_seconds(world: World) -> None:
     world.cluster.secret("passwords", admin=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "passwords", "entry": "admin"}})
@@ -276,7 +276,7 @@ async def test_a_changed_secret_is_noticed_within_its_five_seconds(world: World)
         await source.user("admin")
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_reload_lists_and_fetches_anew(world: World) -> None:
     world.cluster.secret("passwords", admin=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "passwords", "entry": "admin"}})
@@ -294,7 +294,7 @@ async def test_reload_lists_and_fetches_anew(world: World) -> None:
 # -- faults in objects ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_broken_object_takes_down_itself_alone_and_is_named(world: World) -> None:
     world.cluster.apply("backupcollections", "broken", spec={"maxBackupsCount": 0})
     world.cluster.apply("backupcollections", "fine", spec=collection_spec())
@@ -309,7 +309,7 @@ async def test_a_broken_object_takes_down_itself_alone_and_is_named(world: World
     assert {fault.source for fault in await source.faults()} == {"BackupCollection/broken", "BackupUser/odd"}
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_voided_entry_is_reported_once_per_change(world: World) -> None:
     spec = collection_spec(accessControl=[{"name": "bob", "roles": ["systemAdmin"]}])
     world.cluster.apply("backupcollections", "db", spec=spec)
@@ -325,7 +325,7 @@ async def test_a_voided_entry_is_reported_once_per_change(world: World) -> None:
     assert len(world.faults) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_an_unreadable_entry_beside_the_one_in_use_does_no_harm(world: World) -> None:
     import base64
 
@@ -342,7 +342,7 @@ async def test_an_unreadable_entry_beside_the_one_in_use_does_no_harm(world: Wor
         await source.user("lost")
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_secret_the_account_may_not_read_is_named_with_the_cure(world: World) -> None:
     world.cluster.allowed.discard(("get", "secrets"))
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "p", "entry": "e"}})
@@ -354,7 +354,7 @@ async def test_a_secret_the_account_may_not_read_is_named_with_the_cure(world: W
 # -- watches that end -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_dropped_watch_resumes_where_it_was_without_a_list(world: World) -> None:
     world.cluster.apply("backupcollections", "one", spec=collection_spec())
     await world.open()
@@ -364,7 +364,7 @@ async def test_a_dropped_watch_resumes_where_it_was_without_a_list(world: World)
     assert [world.lists(plural) for plural in PLURALS] == [1, 1]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_history_that_is_gone_leads_to_a_new_list(world: World) -> None:
     world.cluster.apply("backupcollections", "gone", spec=collection_spec())
     world.cluster.apply("backupcollections", "stays", spec=collection_spec())
@@ -381,7 +381,7 @@ async def test_history_that_is_gone_leads_to_a_new_list(world: World) -> None:
     assert world.lists("backupcollections") == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_410_as_an_http_status_leads_to_a_new_list_too(world: World) -> None:
     await world.open()
     world.cluster.fail_with = 410
@@ -394,7 +394,7 @@ async def test_410_as_an_http_status_leads_to_a_new_list_too(world: World) -> No
     assert all(world.lists(plural) >= 2 for plural in PLURALS)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_bookmarks_move_the_place_to_resume_from(world: World) -> None:
     await world.open()
     world.cluster.version += 500
@@ -417,7 +417,7 @@ async def test_bookmarks_move_the_place_to_resume_from(world: World) -> None:
         b'{"type": "BOOKMARK"}\n',
     ],
 )
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_an_event_that_cannot_be_understood_leads_to_a_new_list(world: World, line: bytes) -> None:
     world.cluster.apply("backupcollections", "one", spec=collection_spec())
     source = await world.open()
@@ -427,7 +427,7 @@ async def test_an_event_that_cannot_be_understood_leads_to_a_new_list(world: Wor
     assert await source.collection_names() == ["one"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_junk_in_a_watch_only_reconnects(world: World) -> None:
     source = await world.open()
     world.cluster.send_raw(b"this is no JSON\n")
@@ -436,7 +436,7 @@ async def test_junk_in_a_watch_only_reconnects(world: World) -> None:
     assert await source.collection_names() == ["one"]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_an_event_without_end_is_given_up_in_bounded_memory(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,7 +447,7 @@ async def test_an_event_without_end_is_given_up_in_bounded_memory(
     await world.until(lambda: len(world.cluster.open_watches - watches) == 2)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_server_that_ends_watches_at_once_is_not_asked_in_a_tight_loop(world: World) -> None:
     await world.open()
     world.cluster.end_watches_at_once = True
@@ -462,7 +462,7 @@ async def test_a_server_that_ends_watches_at_once_is_not_asked_in_a_tight_loop(w
 # -- tokens -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_rotated_token_is_used_from_the_next_request_on(world: World) -> None:
     source = await world.open()
     world.cluster.tokens = {"second-token"}
@@ -475,7 +475,7 @@ async def test_a_rotated_token_is_used_from_the_next_request_on(world: World) ->
     await world.until(lambda: len(world.versions()) == 1)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_missing_token_file_is_a_fault_not_a_crash(world: World) -> None:
     source = await world.open()
     (world.account / "token").unlink()
@@ -483,7 +483,7 @@ async def test_a_missing_token_file_is_a_fault_not_a_crash(world: World) -> None
         await source.ping()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_replaced_authority_is_noticed(world: World, caplog: pytest.LogCaptureFixture) -> None:
     source = await world.open()
     good = (world.account / "ca.crt").read_bytes()
@@ -498,7 +498,7 @@ async def test_a_replaced_authority_is_noticed(world: World, caplog: pytest.LogC
 # -- the API server is away -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_last_known_objects_serve_for_ten_minutes_and_then_nobody_gets_in(world: World) -> None:
     world.cluster.secret("passwords", admin=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "passwords", "entry": "admin"}})
@@ -524,7 +524,7 @@ async def test_last_known_objects_serve_for_ten_minutes_and_then_nobody_gets_in(
     await source.ping()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_while_away_a_secret_never_seen_lets_nobody_in(world: World) -> None:
     world.cluster.secret("passwords", admin=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "passwords", "entry": "admin"}})
@@ -536,7 +536,7 @@ async def test_while_away_a_secret_never_seen_lets_nobody_in(world: World) -> No
     assert await source.user("admin") is not None
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_while_away_a_known_secret_is_given_after_a_short_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -557,7 +557,7 @@ async def test_while_away_a_known_secret_is_given_after_a_short_wait(
         await source.user("admin")
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_ping_gives_a_hanging_server_five_seconds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tornado_backups.config.kubernetes.PING_SECONDS", 0.05)
     source = await world.open()
@@ -567,7 +567,7 @@ async def test_ping_gives_a_hanging_server_five_seconds(world: World, monkeypatc
         await source.ping()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_ping_says_when_only_the_watch_is_dead(world: World) -> None:
     source = await world.open()
     world.cluster.allowed -= {("watch", plural) for plural in PLURALS}
@@ -579,7 +579,7 @@ async def test_ping_says_when_only_the_watch_is_dead(world: World) -> None:
         await source.ping()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_losing_and_finding_the_server_is_logged_once_each(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -597,7 +597,7 @@ async def test_losing_and_finding_the_server_is_logged_once_each(
     assert "first-token" not in caplog.text
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_failed_page_changes_nothing(world: World) -> None:
     for number in range(6):
         world.cluster.apply("backupcollections", f"c{number}", spec=collection_spec())
@@ -626,7 +626,7 @@ async def test_a_failed_page_changes_nothing(world: World) -> None:
         (lambda cluster: setattr(cluster, "down", True), "dropped before an answer"),
     ],
 )
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_source_that_cannot_be_read_stops_the_start_in_one_line(
     world: World, spoil: Callable[[FakeKubernetes], object], sentence: str
 ) -> None:
@@ -638,7 +638,7 @@ async def test_a_source_that_cannot_be_read_stops_the_start_in_one_line(
     assert "first-token" not in caught.value.sentence
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_hanging_server_stops_the_start_in_bounded_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tornado_backups.config.kubernetes.OPEN_SECONDS", 0.05)
     world.cluster.hang = True
@@ -646,7 +646,7 @@ async def test_a_hanging_server_stops_the_start_in_bounded_time(world: World, mo
         await world.source.open()
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_port_where_nobody_listens_stops_the_start(world: World) -> None:
     await world.cluster.stop()
     with pytest.raises(StartupError, match=r"127.0.0.1:\d+: .*[Rr]efused"):
