@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tornado_backups.services import audit_file
-from tornado_backups.services.audit import AUDIT_LOGGER, MAX_DETAILS, MAX_VALUE_CHARACTERS, AuditTrail
+from tornado_backups.services.audit import AUDIT_LOGGER, MAX_DETAILS, MAX_VALUE_CHARACTERS, AuditTrail, send_journal_to
 from tornado_backups.services.audit_file import verify_audit_file
 from tornado_backups.services.redaction import RedactingFilter, redact
 
@@ -62,6 +63,27 @@ def test_the_file_gets_the_same_line_chained(caplog: pytest.LogCaptureFixture, t
     for journal, line in zip(lines(caplog), written, strict=True):
         assert json.loads(journal) == {name: line[name] for name in json.loads(journal)}
     assert verify_audit_file(tmp_path / "audit.log").ok
+
+
+def test_the_trail_is_not_thinned_out_by_the_log_level(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        AuditTrail(Clock()).record("login", "ok")
+    assert len(lines(caplog)) == 1
+
+
+def test_the_trail_can_have_a_stream_of_its_own_with_nothing_but_json(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger(AUDIT_LOGGER)
+    before = list(logger.handlers), logger.propagate
+    stream = io.StringIO()
+    try:
+        send_journal_to(io.StringIO())
+        send_journal_to(stream)
+        AuditTrail(Clock()).record("login", "ok", user="alice")
+    finally:
+        logger.handlers[:], logger.propagate = before
+    assert json.loads(stream.getvalue())["user"] == "alice"
+    assert stream.getvalue().count("\n") == 1
+    assert "alice" not in caplog.text
 
 
 @settings(max_examples=80, deadline=None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import TextIO
 
 from tornado_backups.ports import Clock
 from tornado_backups.services.audit_file import AuditFile
@@ -25,10 +26,22 @@ _log = logging.getLogger(__name__)
 _journal = logging.getLogger(AUDIT_LOGGER)
 
 
+def send_journal_to(stream: TextIO) -> None:
+    """Write the trail's lines to ``stream`` as they are, pure JSON, apart from the ordinary log and its level.
+
+    Call it again to change the stream. Until it is called the lines go through the ordinary log.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _journal.handlers[:] = [handler]
+    _journal.propagate = False
+
+
 class AuditTrail:
     """Writes every event as one line to the logger ``tornado_backups.audit``, and with a ``path`` to a chained file."""
 
     def __init__(self, clock: Clock, path: Path | None = None) -> None:
+        _journal.setLevel(logging.INFO)  # an audit trail is not thinned out by --log-level
         self._clock = clock
         self._path = path
         self._file = AuditFile(path) if path is not None else None
