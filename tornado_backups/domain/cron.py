@@ -171,7 +171,7 @@ def parse_cron(text: str) -> Schedule:
 
 def quoted(text: str) -> str:
     """Return someone's text in quotes, on one line whatever it holds."""
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text)
 
 
 def _listed(numbers: frozenset[int]) -> str:

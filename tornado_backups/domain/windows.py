@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from tornado_backups.domain.cron import Schedule, parse_cron, quoted
 from tornado_backups.domain.model import BackupWindow
+from tornado_backups.domain.units import format_duration
 
 MAX_DURATION = timedelta(days=3660)
 """A window that lasts longer is refused: no cron text starts more rarely than every eight years."""
@@ -67,14 +68,13 @@ def check_window(window: BackupWindow) -> None:
     helps), dates that never come, unknown time zones, and durations of nothing, less than nothing or over ten years.
     """
     parse_cron(window.cron)
+    lasts = format_duration(window.duration)
     if window.duration <= timedelta(0):
-        raise ValueError(
-            f"the window's duration is {_seconds(window.duration)} seconds; it lasts some time, such as 30m or 1h30m"
-        )
+        raise ValueError(f"the window lasts {lasts}; it needs a duration above zero, such as 30m or 1h30m")
     if window.duration > MAX_DURATION:
         raise ValueError(
-            f"the window's duration is {_seconds(window.duration)} seconds; "
-            f"it lasts {MAX_DURATION.days} days at most, and a collection without windows is always open"
+            f"the window lasts {lasts}; {format_duration(MAX_DURATION)} is the most "
+            "(a collection without windows is always open)"
         )
     _zone(window.timezone)
 
@@ -117,10 +117,6 @@ def next_opening(windows: Sequence[BackupWindow], now: datetime) -> datetime | N
     """Return the first start of any window after ``now``, in UTC; None when there are no windows."""
     starts = (_earliest_start(window, now) for window in windows)
     return min((start for start in starts if start is not None), default=None)
-
-
-def _seconds(duration: timedelta) -> str:
-    return f"{duration.total_seconds():g}"
 
 
 @lru_cache(maxsize=4096)
