@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import packaging.version
 import pytest
 from tornado.ioloop import IOLoop
+
+from tests.serving import RunningServer, ShiftedClock, Tree
 
 try:
     import pkg_resources  # noqa: F401
@@ -30,3 +33,43 @@ def io_loop() -> Iterator[IOLoop]:
     yield loop
     asyncio.set_event_loop(None)
     loop.close(all_fds=False)
+
+
+@pytest.fixture
+def clock() -> ShiftedClock:
+    """The clock of the servers of this test."""
+    return ShiftedClock()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """An empty configuration tree."""
+    return Tree(tmp_path / "config")
+
+
+@pytest.fixture
+def start(tmp_path: Path, tree: Tree, clock: ShiftedClock) -> Iterator[Callable[..., RunningServer]]:
+    """Start servers with options (``start(append_only="true")``); all are stopped after the test."""
+    running: list[RunningServer] = []
+
+    def start_one(**options: object) -> RunningServer:
+        running.append(RunningServer(tmp_path, tree, clock, **options))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def server(tree: Tree, start: Callable[..., RunningServer]) -> RunningServer:
+    """A server with an ``admin``, an ``uploader``, a ``downloader`` and one collection ``files``."""
+    tree.user("admin", roles=["systemAdmin"])
+    tree.user("uploader")
+    tree.user("downloader")
+    access = [
+        {"userName": "uploader", "roles": ["backupUploader"]},
+        {"userName": "downloader", "roles": ["backupDownloader"]},
+    ]
+    tree.collection("files", accessControl=access)
+    return start()
