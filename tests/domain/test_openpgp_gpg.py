@@ -18,7 +18,6 @@ from tests.domain.openpgp_samples import judge, verdict
 Gpg = Callable[..., bytes]
 
 NOISE = os.urandom(300_000)
-ZEROS = bytes(700_000)
 MODES = {
     "to a recipient": ["--encrypt", "--recipient", "backup@example.org"],
     "to a hidden recipient": ["--encrypt", "--hidden-recipient", "backup@example.org"],
@@ -70,7 +69,7 @@ def samples(gpg: Gpg) -> tuple[bytes, bytes]:
     return gpg(*arguments, text=NOISE), gpg("--armor", *arguments, text=NOISE)
 
 
-@pytest.mark.parametrize("plaintext", [b"", b"x", NOISE, ZEROS], ids=["empty", "one byte", "noise", "zeros"])
+@pytest.mark.parametrize("plaintext", [b"", NOISE], ids=["empty", "noise"])
 @pytest.mark.parametrize("mode", MODES)
 def test_what_gpg_encrypts_is_accepted_at_any_buffer_size(gpg: Gpg, mode: str, plaintext: bytes) -> None:
     for form in ([], ["--armor"]):

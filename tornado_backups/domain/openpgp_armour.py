@@ -2,7 +2,7 @@
 
 Owns: the lines of the armour, its base64 alphabet and line lengths, and decoding its beginning.
 Does not own: what the decoded packets may be (``openpgp_packets``); the rest of the text is not decoded, and the
-checksum not computed (RFC 9580, 6.1, forbids refusing for it).
+checksum not looked at (RFC 9580, 6.1, forbids refusing for it).
 Explained in docs/openpgp.md.
 """
 
@@ -24,7 +24,7 @@ _WHITE_SPACE: Final = b" \t\r\n\v\f"
 _NOT_TEXT: Final = re.compile(rb"[^A-Za-z0-9+/\r\n]")
 _HEADER: Final = re.compile(rb"[!-9;-~]+:(?: [^\n]*)?")
 _PADDING: Final = re.compile(rb"={1,2}[ \t\r]*")
-_CHECKSUM: Final = re.compile(rb"=[A-Za-z0-9+/]{4}[ \t\r]*")
+_CHECKSUM: Final = re.compile(rb"=[A-Za-z0-9+/=]*+[ \t\r]*")  # RFC 9580, 6.1: a malformed one is no reason either
 _BLANK_LINES: Final = re.compile(rb"[\r\n]*+")
 
 _HEADER_LINES: Final = 64
@@ -132,8 +132,8 @@ class ArmourCheck:
         else:
             raise NotEncrypted(
                 f"the armour is malformed in the line before byte {self._offset + position + 1}: after its first line "
-                f"come at most {_HEADER_LINES} 'Name: value' lines, an empty line, base64 text, a checksum of four "
-                "characters after '=' that may be left out, and the END line (RFC 9580, 6.2)"
+                f"come at most {_HEADER_LINES} 'Name: value' lines, an empty line, base64 text, a checksum after '=' "
+                "that may be left out, and the END line (RFC 9580, 6.2)"
             )
 
     def _take_text(self, text: bytes, position: int) -> int:
