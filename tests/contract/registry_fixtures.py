@@ -2,7 +2,7 @@
 
 A test module asks for them with ``pytest_plugins = ["tests.contract.registry_fixtures"]``, and imports what it names
 from ``registry_cases`` (pytest must be the first to import this module). ``postgres_server`` is one server for the
-whole run, with a database of its own for each test.
+whole run, with an empty database for each test.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[PostgresDatab
     """An empty PostgreSQL database."""
     database = PostgresDatabase(postgres_server)
     yield database
-    postgres_server.drop_database(database.url)
+    postgres_server.recycle_database(database.url)
 
 
 @pytest.fixture

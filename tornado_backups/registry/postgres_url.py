@@ -72,7 +72,7 @@ class DatabaseUrl:
 
     def _ports(self) -> list[str]:
         hosts = self._parameters.get("host", "localhost").split(",")
-        ports = self._parameters.get("port", "5432").split(",")
+        ports = [port or "5432" for port in self._parameters.get("port", "").split(",")]
         return ports * len(hosts) if len(ports) == 1 else ports
 
 
