@@ -34,7 +34,8 @@ T = TypeVar("T")
 class FilesystemSource:
     """A ``ConfigurationSource`` over ``root/namespace``; symbolic links are followed.
 
-    Every fault that a request meets is logged, and given to ``on_fault``, once per change of the files concerned.
+    Every fault that a request meets is given to ``on_fault`` (logged, where there is none) once per change of the
+    files concerned.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class FilesystemSource:
         return secrets, users, Shelf(folder(COLLECTION), read_collection, secrets, report)
 
     def _report(self, fault: ConfigurationFault) -> None:
-        _LOG.error("configuration fault: %s", fault)
         if self._on_fault is not None:
             self._on_fault(fault)
+        else:
+            _LOG.error("configuration fault: %s", fault)
 
 
 async def _value(shelf: Shelf[T], name: str) -> T | None:

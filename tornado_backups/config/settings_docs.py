@@ -55,7 +55,10 @@ def _help_lines(option: Option) -> Iterator[str]:
     allowed = "" if option.is_flag else f" Allowed: {option.allowed}."
     default = "" if option.is_flag else f" Default: {option.shown_default}."
     about = f"{option.meaning}.{allowed}{default}".replace("`", "")
-    yield from textwrap.wrap(about, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    indent = " " * 8
+    yield from textwrap.wrap(
+        about, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _markdown_lines() -> Iterator[str]:
