@@ -134,6 +134,7 @@ class Server:
         self.settings = settings
         self.clock = clock or SystemClock()
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="sha256")
+        self._verifier = PasswordVerifier()
         self._stopping = asyncio.Event()
         self.audit = Audit(self.clock, settings.audit_log)
         self.metrics = Metrics()
@@ -177,7 +178,7 @@ class Server:
         uploads = Uploads(registry, store, catalogue, clock, limits, self._hashing)
         health = Health(registry, store, self.source, clock, settings.storage_health_timeout)
         signer = TokenSigner(load_or_create_secret(settings.data_dir, settings.jwt_secret_key))
-        sessions = Sessions(registry, self.source, signer, PasswordVerifier(), clock, self.audit, settings.jwt_lifetime)
+        sessions = Sessions(registry, self.source, signer, self._verifier, clock, self.audit, settings.jwt_lifetime)
         self.callbacks = HttpCallbackClient(settings.allow_private_callbacks)
         self.alerts = Alerts(registry, self.callbacks, clock, settings.alert_webhook, settings.alert_webhook_secret)
         self.pings = Pings(self.callbacks)
@@ -282,6 +283,7 @@ class Server:
         await self.registry.close()
         await self.store.close()
         await self.source.close()
+        self._verifier.close()
         self._hashing.shutdown(wait=False)
 
     async def _wait_for_transfers(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 
+from tornado_backups.services.audit import send_journal_to
 from tornado_backups.services.redaction import RedactingFilter
 
 
@@ -42,7 +43,8 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up_logging(level: str, form: str) -> None:
-    """Send every record of ``level`` (``debug`` … ``error``) and above to stderr."""
+    """Send every record of ``level`` (``debug`` … ``error``) and above to stderr, the audit trail to stdout."""
+    send_journal_to(sys.stdout)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(RedactingFilter())

@@ -63,12 +63,14 @@ class ApiHandler(RequestHandler):
     """One request. A resource defines ``on_get``, ``on_post`` …; what it raises becomes the answer.
 
     ``limit`` names the rate limit that counts the request (empty: none), ``public`` lets it in without a session,
-    ``starts_work`` methods are refused with 503 while the server drains.
+    ``starts_work`` methods are refused with 503 while the server drains, ``audits_its_refusals`` says that the
+    resource has written a refusal into the audit trail itself.
     """
 
     limit: ClassVar[str] = "default"
     public: ClassVar[bool] = False
     starts_work: ClassVar[frozenset[str]] = frozenset()
+    audits_its_refusals: bool = False
 
     def initialize(self, context: Context) -> None:
         """Take the wiring; Tornado calls this before anything else."""
@@ -255,7 +257,8 @@ class ApiHandler(RequestHandler):
         if self._headers_written or isinstance(error, UploadCancelled):
             self.wire.stream.close()
             return
-        self.context.audit_refusal(self, error)
+        if not self.audits_its_refusals and not isinstance(error, NotAuthenticated):
+            self.context.audit_refusal(self, error)
         await self._send_refusal(error)
 
     async def _send_refusal(self, error: RequestError) -> None:

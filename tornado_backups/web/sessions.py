@@ -89,7 +89,7 @@ class LogoutHandler(ApiHandler):
         session_id = self.get_query_argument("sessionId", "") or None
         if session_id is not None and len(session_id) > 128:
             raise BadRequest("sessionId is the SHA-256 of a token: 64 hex digits")
-        revoked = await self.context.sessions.logout(self.session_actor(), session_id)
+        revoked = await self.context.sessions.logout(self.session_actor(), session_id, self.address)
         self.answer({"message": "JWT was revoked", "sessionId": revoked})
 
 

@@ -69,24 +69,15 @@ class TransferHandler(ApiHandler):
         return self._progress_at
 
     async def still_allowed(self) -> bool:
-        """Tell whether the session is still good: not revoked, its user not deactivated, its address still allowed."""
-        try:
-            await self.context.sessions.authenticate(self.token, self.address)
-        except NotAuthenticated:
-            return False
-        return True
+        """Tell whether the transfer may go on: not revoked, its user not deactivated, its address still allowed."""
+        return await self.context.sessions.still_valid(self.session_actor(), self.address)
 
     async def _watch_session(self) -> None:
         while True:
             await asyncio.sleep(self.context.settings.recheck_session_seconds)
-            try:
-                if await self.still_allowed():
-                    continue
-            except RequestError as error:
-                log.warning("a running transfer's session could not be checked: %s", error.sentence)
-                continue
-            self.cut(NotAuthenticated("this session was ended while the transfer ran"))
-            return
+            if not await self.still_allowed():
+                self.cut(NotAuthenticated("this session was ended while the transfer ran"))
+                return
 
     def cut(self, error: RequestError) -> None:
         """End a running transfer from outside: with an answer while that is possible, else by closing.
@@ -105,6 +96,7 @@ class VersionsHandler(TransferHandler):
 
     starts_work = frozenset({"POST", "PUT"})
     _upload: Upload | None = None
+    audits_its_refusals = False
     _form: FormReader | None = None
 
     async def on_get(self) -> None:
@@ -182,6 +174,7 @@ class VersionsHandler(TransferHandler):
             return
         reason = "cancelled" if isinstance(error, UploadCancelled) else error.reason
         self.end_transfer(reason, self._upload.received_bytes)
+        self.audits_its_refusals = True
         self._audit(reason, None)
         self.context.uploads.tell_refused(self._upload.collection, error)
         await asyncio.wait([asyncio.ensure_future(self._upload.abort())], timeout=ABORT_WAIT_SECONDS)
