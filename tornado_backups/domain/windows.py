@@ -66,6 +66,7 @@ def check_window(window: BackupWindow) -> None:
 
     Refused are unreadable cron text, fields out of range (with ``did you mean "…"?`` where exchanging minute and hour
     helps), dates that never come, unknown time zones, and durations of nothing, less than nothing or over ten years.
+    The first ``; `` of the sentence parts what is wrong from what would be right.
     """
     parse_cron(window.cron)
     lasts = format_duration(window.duration)
