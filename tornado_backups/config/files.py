@@ -74,16 +74,17 @@ def _read_once(path: str) -> WholeFile | None:
     with open(descriptor, "rb", buffering=0) as file:
         opened = os.fstat(descriptor)
         _check_regular(path, opened)
-        data = _read_all(descriptor)
+        data = _read_all(descriptor, opened.st_size)
         after = os.fstat(file.fileno())
     stamp = _stamp(before)
-    if not stamp == _stamp(opened) == _stamp(after) == stamp_of(path):
+    if len(data) != opened.st_size or not stamp == _stamp(opened) == _stamp(after) == stamp_of(path):
         return None
     return WholeFile(data, stamp, is_settled(stamp))
 
 
-def _read_all(descriptor: int) -> bytes:
-    parts, left = [], MAX_BYTES + 1
+def _read_all(descriptor: int, size: int) -> bytes:
+    """Return the whole content, or one byte more than ``size``: then it is longer than it was said to be."""
+    parts, left = [], size + 1
     while left and (part := os.read(descriptor, left)):
         parts.append(part)
         left -= len(part)
