@@ -23,14 +23,14 @@ from tornado_backups.domain.windows import covers, is_open, last_closed, next_op
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
-# Two years each, with both changes of the clock where the zone has them; 2024 is a leap year.
+# The first of two years each, or the only one where the clock never changes; 2024 is a leap year.
 WALKS = {
     "Europe/Warsaw": 2024,
     "America/New_York": 2023,
     "Australia/Lord_Howe": 2024,
     "Asia/Kathmandu": 2024,
     "America/Sao_Paulo": 2017,
-    "UTC": 2023,
+    "UTC": 2024,
 }
 CRONS = ("*/20 0-3,23 * * *", "30 2 * * *", "5 0 31 * MON", "15,45 0-3 * 2-4,10,11 *", "0 1 29 2 *", "10 */5 1-7 * SUN")
 
@@ -86,12 +86,13 @@ def walked_starts(zone: str) -> dict[str, list[datetime]]:
 
 
 def walk_of(zone: str) -> tuple[datetime, datetime]:
-    return datetime(WALKS[zone], 1, 1, tzinfo=UTC), datetime(WALKS[zone] + 2, 1, 1, tzinfo=UTC)
+    years = 1 if zone in ("UTC", "Asia/Kathmandu") else 2
+    return datetime(WALKS[zone], 1, 1, tzinfo=UTC), datetime(WALKS[zone] + years, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("zone", WALKS)
 @pytest.mark.parametrize("cron", CRONS)
-def test_two_years_of_starts_are_those_that_a_walk_along_the_wall_clock_meets(zone: str, cron: str) -> None:
+def test_years_of_starts_are_those_that_a_walk_along_the_wall_clock_meets(zone: str, cron: str) -> None:
     window = BackupWindow(cron, MINUTE, zone)
     first, end = walk_of(zone)
     found, now = [], next_opening([window], first - timedelta(microseconds=1))
@@ -105,10 +106,10 @@ def test_two_years_of_starts_are_those_that_a_walk_along_the_wall_clock_meets(zo
     st.sampled_from(sorted(WALKS)),
     st.sampled_from(CRONS[:4]),
     st.integers(1, 4000),
-    st.integers(60 * 24 * 70, 60 * 24 * 720),
+    st.integers(60 * 24 * 70, 60 * 24 * 360),
     st.integers(-5000, 100),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_open_closed_and_in_time_are_what_the_list_of_walked_slots_says(
     zone: str, cron: str, duration_minutes: int, now_minutes: int, moment_minutes: int
 ) -> None:
@@ -146,7 +147,7 @@ def cron_texts(draw: st.DrawFn) -> str:
 
 
 @given(cron_texts(), st.datetimes(datetime(2000, 1, 1), datetime(2040, 1, 1)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_without_daylight_saving_the_starts_are_croniters(text: str, now: datetime) -> None:
     peer = croniter(text, now.replace(microsecond=0))
     window = BackupWindow(text, MINUTE, "UTC")
@@ -174,7 +175,7 @@ def test_without_daylight_saving_the_starts_are_croniters(text: str, now: dateti
         ]
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_day_of_any_window_is_what_a_walk_along_the_wall_clock_meets(
     zone: str, text: str, around: datetime
 ) -> None:
