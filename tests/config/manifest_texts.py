@@ -8,10 +8,10 @@ from tornado_backups.config.manifests import Reading, Secret, read_collection, r
 from tornado_backups.config.yaml_nodes import parse
 from tornado_backups.domain.model import Collection, User
 
-HASH = "$argon2id$v=19$m=65536,t=1,p=4$znW/HOf8Ctdu+o5+mbTvDA$ZfUiDivAevOdY6wJabAoAPvc5kXlzlC6H68V6tef5F4"
+HASH = "$argon2id$v=19$m=65536,t=1,p=4$EFjxJhP/pysxEc2KuXiKog$DVfNrKttLHeqpFS3TjnxN8XyrXCfFBkdZSzNlhuoqv0"
 ENCODED = (
-    "JGFyZ29uMmlkJHY9MTkkbT02NTUzNix0PTEscD00JHpuVy9IT2Y4Q3RkdStvNSttYlR2REE9PSRaZlVpRGl2QWV2T2RZNndKYWJBb0FQdmM1"
-    "a1hsemxDNkg2OFY2dGVmNUY0PQ=="
+    "JGFyZ29uMmlkJHY9MTkkbT02NTUzNix0PTEscD00JEVGanhKaFAvcHlzeEVjMkt1WGlLb2c9PSREVmZOckt0dExIZXFwRlMzVGpueE44WHly"
+    "WENmRkJrZFpTek5saHVvcXYwPQ=="
 )
 CODE_HASH = "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918"
 
@@ -49,7 +49,7 @@ def user(spec: str, name: str = "admin") -> Reading[User]:
     return read_user(parse(object_text("BackupUser", name, spec).encode(), "u.yaml"), "u.yaml", name, lookup)
 
 
-def collection(spec: str, name: str = "iwa-ait") -> Reading[Collection]:
+def collection(spec: str, name: str = "website") -> Reading[Collection]:
     """Read a BackupCollection with that spec."""
     text = object_text("BackupCollection", name, spec)
     return read_collection(parse(text.encode(), "c.yaml"), "c.yaml", name, lookup)

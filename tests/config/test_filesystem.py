@@ -83,9 +83,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_users_and_collections_are_found_and_their_secrets_resolved(tree: Tree) -> None:
     tree.secret()
     tree.user("admin", "passwordFromRef: {name: passwords, entry: admin}\nroles: [systemAdmin]")
-    tree.collection("iwa-ait")
+    tree.collection("website")
     assert run(tree.source.user("admin")).password_hash == HASH
-    assert run(tree.source.collection("iwa-ait")).max_backups_count == 3
+    assert run(tree.source.collection("website")).max_backups_count == 3
     assert run(tree.source.user("nobody")) is None
     assert run(tree.source.collection("admin")) is None
     assert tree.reported == []

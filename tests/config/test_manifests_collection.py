@@ -20,8 +20,8 @@ from tornado_backups.domain.model import (
 )
 
 GO_EXAMPLE = """\
-description: IWA-AIT website files
-filenameTemplate: iwa-ait-${version}.tar.gz
+description: The web site's files
+filenameTemplate: website-${version}.tar.gz
 maxBackupsCount: 5
 maxOneVersionSize: 1M
 maxCollectionSize: 10M
@@ -44,13 +44,13 @@ accessControl:
 LEAST = "filenameTemplate: a-${version}\nmaxBackupsCount: 1\n"  # lines 6 and 7
 
 
-def test_the_go_servers_own_example_is_read_unchanged() -> None:
+def test_a_collection_as_the_go_server_has_it_is_read_unchanged() -> None:
     reading = collection(GO_EXAMPLE)
     assert reading.faults() == []
     assert reading.value() == Collection(
-        name="iwa-ait",
-        description="IWA-AIT website files",
-        filename_template="iwa-ait-${version}.tar.gz",
+        name="website",
+        description="The web site's files",
+        filename_template="website-${version}.tar.gz",
         max_backups_count=5,
         max_one_version_bytes=1024**2,
         max_collection_bytes=10 * 1024**2,
@@ -62,7 +62,7 @@ def test_the_go_servers_own_example_is_read_unchanged() -> None:
 
 
 def test_two_fields_are_enough_and_everything_else_is_off() -> None:
-    assert collection(LEAST).value() == Collection("iwa-ait", "a-${version}", 1)
+    assert collection(LEAST).value() == Collection("website", "a-${version}", 1)
 
 
 def test_the_fields_that_the_go_server_did_not_have_are_read() -> None:

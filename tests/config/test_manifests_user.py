@@ -13,10 +13,10 @@ from tornado_backups.domain.errors import ConfigurationFault
 from tornado_backups.domain.model import AccessKey, Grant, Role, User
 
 WHOLE = """\
-email: riotkit@riseup.net
+email: admin@example.org
 deactivated: false
-organization: "Riotkit"
-about: System administrator
+organization: "Example"
+about: Looks after it all
 password: "hashed"
 passwordFromRef:  # counts before password
   name: passwords
@@ -33,7 +33,7 @@ accessKeys:
     passwordFromRef: {name: passwords, entry: admin}
     restrictByIP: [10.0.0.0/8]
     objects:
-      - name: iwa-ait
+      - name: website
         type: collection
         roles: [backupUploader, uploadsAnytime]
 """
@@ -44,9 +44,9 @@ def test_every_field_of_a_user_is_read() -> None:
     assert reading.faults() == []
     assert reading.value() == User(
         name="admin",
-        email="riotkit@riseup.net",
-        organization="Riotkit",
-        about="System administrator",
+        email="admin@example.org",
+        organization="Example",
+        about="Looks after it all",
         deactivated=False,
         password_hash=HASH,
         restrict_by_ip=(ip_network("1.2.3.4"), ip_network("2001:db8::/32")),
@@ -56,7 +56,7 @@ def test_every_field_of_a_user_is_read() -> None:
                 "uploader",
                 HASH,
                 (ip_network("10.0.0.0/8"),),
-                (Grant("iwa-ait", frozenset({Role.BACKUP_UPLOADER, Role.UPLOADS_ANYTIME})),),
+                (Grant("website", frozenset({Role.BACKUP_UPLOADER, Role.UPLOADS_ANYTIME})),),
             ),
         ),
     )

@@ -358,9 +358,9 @@ def test_options_that_do_not_go_together_are_refused(argv: list[str], words: str
 def test_the_go_servers_environment_and_command_line_are_taken_unchanged() -> None:
     environ = {
         "BR_DB_HOSTNAME": "postgres",
-        "BR_DB_USERNAME": "rojava",
-        "BR_DB_PASSWORD": "rojava",
-        "BR_DB_NAME": "emma-goldman",
+        "BR_DB_USERNAME": "backups",
+        "BR_DB_PASSWORD": "backups",
+        "BR_DB_NAME": "registry",
         "BR_DB_PORT": "5432",
         "BR_STORAGE_DRIVER_URL": "s3://mybucket?endpoint=localhost:9000&disableSSL=true&s3ForcePathStyle=true&region=eu",
         "BR_JWT_SECRET_KEY": "secret key",
@@ -381,7 +381,7 @@ def test_the_go_servers_environment_and_command_line_are_taken_unchanged() -> No
         "-p=filesystem",
     ]
     settings = load_settings(argv, environ)
-    assert database_url(settings) == "postgresql://rojava:rojava@postgres:5432/emma-goldman"
+    assert database_url(settings) == "postgresql://backups:backups@postgres:5432/registry"
     assert (settings.log_level, settings.rate_default_limit, settings.storage_io_timeout) == ("debug", 200, 300)
 
 
