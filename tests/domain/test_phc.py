@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tornado_backups.auth import passwords
+from tornado_backups.domain import phc
 from tornado_backups.domain.phc import MAX_MEMORY_KIB, normalise_digest, normalise_hash
 
 # The password "admin" as the existing Go server writes it: padded salt and hash, then base64 once more.
@@ -48,6 +50,13 @@ def test_a_hash_as_the_go_server_writes_it_verifies_with_its_password() -> None:
     assert argon2.PasswordHasher().verify(normalise_hash(GO_HASH), "admin")
 
 
+def test_whatever_configuration_accepts_is_within_what_a_login_computes() -> None:
+    assert phc.MAX_MEMORY_KIB <= passwords.MAX_MEMORY_KIB
+    assert phc.MAX_MEMORY_PASSES_KIB <= passwords.MAX_MEMORY_PASSES_KIB
+    assert phc.MAX_LANES <= passwords.MAX_LANES
+    assert all(passwords._PHC.fullmatch(normalise_hash(text)) for text in SPELLINGS.values())
+
+
 @pytest.mark.parametrize("kind", [argon2.Type.I, argon2.Type.D, argon2.Type.ID])
 def test_hashes_of_every_argon2_type_still_verify(kind: argon2.Type) -> None:
     hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=2, type=kind)
@@ -69,6 +78,7 @@ def test_bits_behind_the_last_byte_do_not_disturb_verification() -> None:
         b64("admin"),
         BARE.replace("v=19", "v=18"),
         BARE.replace("m=65536", f"m={MAX_MEMORY_KIB + 1}"),
+        BARE.replace("m=65536,t=1", f"m={MAX_MEMORY_KIB},t=5"),
         BARE.replace("m=65536", "m=31"),
         BARE.replace("t=1", "t=0"),
         BARE.replace("t=1", "t=999999"),

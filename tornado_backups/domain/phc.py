@@ -10,11 +10,12 @@ import base64
 import binascii
 import re
 
-MAX_MEMORY_KIB = 1024 * 1024
-"""The most memory (1 GiB) that a stored password hash may ask for: a typing error must not stop the server."""
+MAX_MEMORY_KIB = 256 * 1024
+"""The most memory (256 MiB) that a stored password hash may ask for: a typing error must not stop the server."""
+MAX_MEMORY_PASSES_KIB = 1024 * 1024
+"""The most work: memory times passes. These bounds are those that ``auth/passwords`` computes within."""
+MAX_LANES = 64
 
-_MAX_PASSES = 100
-_MAX_LANES = 64
 _MAX_TEXT = 4096
 _BASE64_LAYERS = 2
 
@@ -41,7 +42,8 @@ def normalise_hash(text: str) -> str:
     memory, passes, lanes = (int(match[name]) for name in ("memory", "passes", "lanes"))
     if match["version"] not in (None, "16", "19"):
         raise ValueError(f"is an Argon2 hash of the unknown version {match['version']}")
-    if not (1 <= lanes <= _MAX_LANES and 1 <= passes <= _MAX_PASSES and 8 * lanes <= memory <= MAX_MEMORY_KIB):
+    affordable = lanes <= MAX_LANES and memory <= MAX_MEMORY_KIB and memory * passes <= MAX_MEMORY_PASSES_KIB
+    if not affordable or lanes < 1 or passes < 1 or memory < 8 * lanes:
         raise ValueError(f"asks for Argon2 with m={memory},t={passes},p={lanes}, which this server does not compute")
     salt, digest = _decoded(match["salt"]), _decoded(match["hash"])
     if salt is None or digest is None or not (8 <= len(salt) <= 1024 and 12 <= len(digest) <= 1024):
