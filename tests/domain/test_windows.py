@@ -242,6 +242,8 @@ def test_the_servers_own_zone_is_a_time_zone_like_any_other() -> None:
     moment = datetime(2025, 6, 6, 12, tzinfo=zone)
     assert moment.utcoffset() == 2 * HOUR
     assert zone.utcoffset(None) in (HOUR, 2 * HOUR)
+    skipped = datetime(2025, 3, 30, 2, 30, tzinfo=zone)  # PEP 495: the offset before, and with fold the one after
+    assert (skipped.utcoffset(), skipped.replace(fold=1).utcoffset()) == (HOUR, 2 * HOUR)
     assert moment.dst() is None
     assert moment.tzname() == "local"
     assert moment.astimezone(UTC) == utc("2025-06-06T10:00")

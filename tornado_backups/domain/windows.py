@@ -47,7 +47,8 @@ class ServerZone(tzinfo):
     def utcoffset(self, moment: datetime | None) -> timedelta:
         """Return the offset of a wall-clock time, ``fold`` honoured as PEP 495 says."""
         wall = (moment or datetime.now()).replace(tzinfo=None)
-        return wall.astimezone().utcoffset() or timedelta(0)
+        # Not astimezone(): in a skipped hour its offset differs between Python 3.11 and 3.12.
+        return timedelta(seconds=wall.replace(tzinfo=UTC).timestamp() - wall.timestamp())
 
     def dst(self, moment: datetime | None) -> None:
         """Return None: how much of the offset is daylight saving is not known."""
