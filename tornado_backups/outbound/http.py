@@ -13,14 +13,15 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tornado.httpclient import HTTPClientError
 from tornado.iostream import StreamClosedError
 from tornado.netutil import Resolver
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from tornado_backups.domain.errors import CallbackFailed
+
+if TYPE_CHECKING:
+    from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 CALL_SECONDS = 20.0
 ANSWER_BYTES = 64 * 1024
@@ -71,6 +72,10 @@ class HttpCallbackClient:
 
     async def call(self, url: str, body: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         """Fulfil the port."""
+        # Imported at the first call: most servers never make one, and it costs them memory.
+        from tornado.httpclient import HTTPClientError
+        from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
         if self._client is None:
             self._client = SimpleAsyncHTTPClient(
                 force_instance=True,
