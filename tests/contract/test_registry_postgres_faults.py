@@ -288,7 +288,7 @@ async def test_a_server_that_hangs_is_given_up_after_the_time_limit(
 @pytest.mark.gen_test(timeout=30)
 @pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout", "our own"])
 async def test_a_statement_that_waits_too_long_is_unavailable_never_a_cancelled_task(
-    postgres_database: PostgresDatabase, limit: str, monkeypatch: pytest.MonkeyPatch, io_loop: IOLoop
+    postgres_database: PostgresDatabase, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limit == "our own":
         monkeypatch.setattr(postgres_driver, "_STATEMENT_SECONDS", 0.2)
@@ -296,8 +296,6 @@ async def test_a_statement_that_waits_too_long_is_unavailable_never_a_cancelled_
         monkeypatch.setattr(postgres_driver, "_SESSION", f"SET {limit} = '200ms'")
     registry = postgres_database.registry("server")
     await registry.open()
-    # aiopg reports statement_timeout to the loop as well, and pytest takes that for a failure
-    io_loop.asyncio_loop.set_exception_handler(lambda loop, context: None)  # type: ignore[attr-defined]
     rival = psycopg2.connect(postgres_database.url)
     rival.cursor().execute("LOCK TABLE leases, versions IN ACCESS EXCLUSIVE MODE")
     for _ in range(3):

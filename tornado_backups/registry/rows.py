@@ -44,13 +44,15 @@ def microseconds(moment: datetime) -> int:
 
 def moment(value: int) -> datetime:
     """Return the time that :func:`microseconds` wrote, in UTC."""
-    return EPOCH + timedelta(microseconds=value)
+    return EPOCH + timedelta(0, 0, value)  # by position: twice as fast, and a listing does it a thousand times
 
 
 def version(row: tuple[Any, ...]) -> Version:
     """Build a version from the columns of :data:`VERSION`; further columns are ignored."""
+    created_at = moment(row[9])
+    updated_at = created_at if row[10] == row[9] else moment(row[10])
     checked_at = moment(row[11]) if row[11] != NEVER else None
-    fields = [*row[:9], moment(row[9]), moment(row[10]), checked_at, row[12]]
+    fields = [*row[:9], created_at, updated_at, checked_at, row[12]]
     return Version(*fields)
 
 

@@ -109,11 +109,11 @@ def recent_sizes(limit: int) -> Script[dict[str, list[int]]]:
     if limit < 1:
         return {}
     found = yield Statement(
-        # CROSS JOIN: so that SQLite looks up the limit once per collection, not once per version
-        "SELECT v.collection, v.size_bytes FROM collections c CROSS JOIN versions v"
-        " WHERE v.collection = c.name AND v.expired_at IS NULL AND v.number >= COALESCE((SELECT w.number"
-        " FROM versions w WHERE w.collection = c.name AND w.expired_at IS NULL"
-        " ORDER BY w.number DESC LIMIT 1 OFFSET ?), 0)"
+        # CROSS JOIN for SQLite and GROUP BY for PostgreSQL: both then look a limit up once per collection, not per row
+        "SELECT v.collection, v.size_bytes FROM (SELECT c.name, COALESCE((SELECT w.number FROM versions w"
+        " WHERE w.collection = c.name AND w.expired_at IS NULL ORDER BY w.number DESC LIMIT 1 OFFSET ?), 0) AS oldest"
+        " FROM collections c GROUP BY c.name) f CROSS JOIN versions v"
+        " WHERE v.collection = f.name AND v.expired_at IS NULL AND v.number >= f.oldest"
         " ORDER BY v.collection, v.number DESC",
         (limit - 1,),
     )
