@@ -284,7 +284,7 @@ def test_odd_things_in_place_of_a_file_are_faults_with_file_and_line_in_no_time(
     started = time.perf_counter()
     with pytest.raises(ConfigurationFault) as caught:
         run(tree.source.user("odd"))
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10
     assert str(caught.value).startswith(f"{path}:1: ")
     assert words in caught.value.what
     assert str(caught.value) in [str(fault) for fault in run(tree.source.faults())]
