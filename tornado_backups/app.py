@@ -242,6 +242,8 @@ class Server:
             log.warning("stopping at once; what was running is undone at the next start")
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
+        else:
+            log.info("SIGTERM: running transfers may finish, nothing new is started")
         self._stopping.set()
 
     def reload(self) -> None:
