@@ -55,7 +55,7 @@ async def run_verify(settings: Settings, only: str | None) -> int:
             if damage:
                 damaged += 1
                 progress.clear()
-                print(f"{version.collection} version {version.number} ({version.object_key}): {damage}")
+                print(printable(f"{version.collection} version {version.number} ({version.object_key}): {damage}"))
         progress.clear()
     print(f"{len(versions)} versions checked, {damaged} damaged or missing", file=sys.stderr)
     return 1 if damaged else 0
