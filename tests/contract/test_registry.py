@@ -248,6 +248,9 @@ async def test_an_intent_is_abandoned_when_its_lease_is_not_live_and_can_never_b
     assert not await registry.renew_lease(intent.lease, 30), "its server learns of it at the next heartbeat"
     with pytest.raises(LeaseLost):
         await registry.commit_upload(intent, version_of(intent), [])
+    lease = await with_lease(registry)
+    with pytest.raises(LeaseLost):
+        await registry.commit_upload(replace(intent, lease=lease), version_of(intent), [])
     assert await other.abandoned_intents(10) == [intent], "until it is dropped it is found again"
     await other.drop_intent(intent)
     assert await other.abandoned_intents(10) == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
 
+import aiopg
 import psycopg2
 import pytest
 from tornado.ioloop import IOLoop
@@ -397,6 +399,27 @@ async def test_a_cancelled_statement_gives_its_locks_back_soon(
     rival.close()
     assert await registry.versions("photos") == []
     await registry.drop_intent(intent)
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_cancellation_that_arrives_with_the_answer_is_not_forgotten(
+    registry: PostgresRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = aiopg.Cursor.execute
+
+    async def forgetful(cursor: aiopg.Cursor, sql: str, *args: object, **options: object) -> None:
+        await execute(cursor, sql, *args, **options)
+        if "INSERT INTO versions" in sql:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):  # as wait_for of Python 3.11 does
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(aiopg.Cursor, "execute", forgetful)
+    intent = await begin(registry)
+    task = asyncio.create_task(registry.commit_upload(intent, version_of(intent), []))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await registry.versions("photos") == []
 
 
 @pytest.mark.gen_test(timeout=30)
