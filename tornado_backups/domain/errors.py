@@ -60,9 +60,13 @@ class BackupError(Exception):
 
 
 class RequestError(BackupError):
-    """An error that answers a request; ``reason`` is the slug that programs may rely on."""
+    """An error that answers a request; ``reason`` is the slug that programs may rely on.
+
+    ``audited`` is True once whoever raised it has written it into the audit trail, in more detail than the web could.
+    """
 
     reason: ClassVar[str] = "internal"
+    audited: bool = False
 
 
 class BadRequest(RequestError):

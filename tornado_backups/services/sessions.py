@@ -106,7 +106,7 @@ class Sessions:
             self._audit.record(
                 "login", NotAuthenticated.reason, user=user.name if user else "", address=address, why=refused.why
             )
-            raise NotAuthenticated(LOGIN_REFUSED) from None
+            raise _audited(NotAuthenticated(LOGIN_REFUSED)) from None
         issued = await self._open(self._draft(request, user, key, address), request.scope)
         self._audit.record(
             "login", "ok", user=user.name, session_id=issued.session.id, address=address, access_key=key_name
@@ -124,7 +124,7 @@ class Sessions:
             self._audit.record(
                 "refresh", NotAuthorized.reason, user=user, session_id=old.id, address=address, why="single-use"
             )
-            raise NotAuthorized("a single-use token cannot be refreshed; log in again")
+            raise _audited(NotAuthorized("a single-use token cannot be refreshed; log in again"))
         now = self._clock.now()
         draft = replace(
             old,
@@ -161,7 +161,7 @@ class Sessions:
                 "refusal", error.reason, user=claims.login, session_id=session_id, address=address, why=refused.why
             )
             sentence = "this session may not be used from this address" if refused.forbidden else SESSION_REFUSED
-            raise error(sentence) from None
+            raise _audited(error(sentence)) from None
         return Actor(user, session, key, claims.scope)
 
     async def still_valid(self, actor: Actor, address: str) -> bool:
@@ -198,7 +198,7 @@ class Sessions:
                 raise NotFound("there is no such session")
             result = "ok"
         except RequestError as error:
-            result = error.reason
+            result = _audited(error).reason
             raise
         finally:
             self._audit.record(
@@ -294,6 +294,12 @@ def split_login(username: str) -> tuple[str, str] | None:
     if not name or "$" in key_name or (dollar and not key_name) or len(username) > LONGEST_LOGIN:
         return None
     return name, key_name
+
+
+def _audited(error: RequestError) -> RequestError:
+    """Mark an error whose line in the audit trail is written here, so that it gets no second one."""
+    error.audited = True
+    return error
 
 
 def _find_key(user: User, name: str) -> AccessKey | None:

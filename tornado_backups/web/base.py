@@ -243,6 +243,8 @@ class ApiHandler(RequestHandler):
         if not isinstance(error, RequestError):
             if isinstance(error, StreamClosedError):
                 error = UploadCancelled("the client disconnected")
+            elif isinstance(error, HTTPError) and error.status_code == 400:
+                error = BadRequest(UNREADABLE)  # a parameter that is no UTF-8
             else:
                 log.error("%s failed", self._request_summary(), exc_info=error)
                 error = InternalError("a fault of the program")
@@ -257,7 +259,7 @@ class ApiHandler(RequestHandler):
         if self._headers_written or isinstance(error, UploadCancelled):
             self.wire.stream.close()
             return
-        if not self.audits_its_refusals and not isinstance(error, NotAuthenticated):
+        if not self.audits_its_refusals and not error.audited:
             self.context.audit_refusal(self, error)
         await self._send_refusal(error)
 
@@ -292,7 +294,7 @@ class ApiHandler(RequestHandler):
         if status_code == 405:
             error: RequestError = MethodNotAllowed("this path does not know that method", self.allowed_methods())
         elif status_code in (400, 404):
-            error = BadRequest("the path or a parameter cannot be read") if status_code == 400 else NotFound(NO_PATH)
+            error = BadRequest(UNREADABLE) if status_code == 400 else NotFound(NO_PATH)
         else:
             error = InternalError("a fault of the program")
         for name, value in headers_of(error).items():
@@ -374,6 +376,7 @@ class ApiHandler(RequestHandler):
             self._end()
 
 
+UNREADABLE = "the path or a parameter cannot be read"
 NO_PATH = "there is nothing at this path; /openapi.json lists what there is"
 
 

@@ -16,6 +16,11 @@ from tornado_backups.services.present import check_json
 from tornado_backups.web.base import ApiHandler
 
 
+def hash_code(code: str) -> str:
+    """Return a code's SHA-256 in hex, which is how secrets hold it and how codes are compared."""
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
 class CodeHandler(ApiHandler):
     """A public route that may be guarded by a code, in ``?code=`` or in ``Authorization``."""
 
@@ -33,7 +38,12 @@ class CodeHandler(ApiHandler):
     def require_server_code(self) -> None:
         """Raise ``NotAuthorized`` unless the server's health code is given (or none is configured)."""
         wanted = self.context.settings.health_check_key
-        if wanted and not hmac.compare_digest(self.given_code().encode(), wanted.encode()):
+        if wanted:
+            self.require_code(hash_code(wanted))
+
+    def require_code(self, wanted_hash: str) -> None:
+        """Raise ``NotAuthorized`` unless the code with this SHA-256 is given; takes as long for any wrong one."""
+        if not hmac.compare_digest(hash_code(self.given_code()), wanted_hash):
             raise NotAuthorized("the health code is missing or wrong")
 
     def answer_checks(self, checks: tuple[CheckResult, ...], error: str) -> None:
@@ -85,9 +95,7 @@ class CollectionHealthHandler(CodeHandler):
         """Evaluate every check that the collection configures."""
         collection = await self.context.catalogue.public(self.path_kwargs["collection"])
         if collection.health_code_hash:
-            given = hashlib.sha256(self.given_code().encode()).hexdigest()
-            if not hmac.compare_digest(given, collection.health_code_hash):
-                raise NotAuthorized("the health code is missing or wrong")
+            self.require_code(collection.health_code_hash)
         checks = (await self.context.health.overview([collection]))[collection.name].checks
         self.answer_checks(checks, "the collection is not healthy")
 
