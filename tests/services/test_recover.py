@@ -18,6 +18,7 @@ from tornado_backups.domain.errors import DatabaseUnavailable
 from tornado_backups.domain.model import Lease, Version
 from tornado_backups.ports import Registry
 from tornado_backups.registry.scripted import ScriptedRegistry
+from tornado_backups.services import recover as recover_service
 from tornado_backups.services.adoption import collection_held
 from tornado_backups.services.recover import Recovery
 from tornado_backups.storage.local import LocalStore
@@ -171,6 +172,17 @@ async def test_strangers_are_counted_and_some_of_them_named(
     assert line.startswith("left 12 objects that belong to no collection's layout: stray-")
     assert line.endswith(", …")
     assert line.count("stray-") == 10
+
+
+@pytest.mark.gen_test
+async def test_a_storage_of_many_objects_is_looked_through_in_batches(
+    registry: Registry, objects: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover_service, "KEYS_AT_A_TIME", 3)
+    for number in range(1, 8):
+        place(root, f"c{number}", IDS[number], "c-1.gpg")
+    await recover(registry, objects)
+    assert len(await registry.usages()) == 7
 
 
 @pytest.mark.gen_test
