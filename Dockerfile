@@ -9,7 +9,7 @@ COPY tornado_backups ./tornado_backups
 RUN python3 -m venv /opt/tornado-backups \
     && /opt/tornado-backups/bin/python -m pip install --no-cache-dir . \
     && /opt/tornado-backups/bin/python -m pip uninstall --yes pip \
-    && mkdir -p /image/data /image/config/backup-repository
+    && mkdir -p /image/owned/data /image/config/backup-repository
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="tornado-backups" \
@@ -19,7 +19,8 @@ LABEL org.opencontainers.image.title="tornado-backups" \
       org.opencontainers.image.documentation="docs/docker.md"
 COPY --from=build /opt/tornado-backups /opt/tornado-backups
 # /data belongs to the user below, so that a new volume does too; /config is an empty tree to mount over.
-COPY --from=build --chown=65532:65532 /image/ /
+COPY --from=build /image/config /config
+COPY --from=build --chown=65532:65532 /image/owned/ /
 ENV PATH=/opt/tornado-backups/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
