@@ -1,6 +1,6 @@
 """The one table of routes: what is served, what is documented, what the permission tests walk over.
 
-Owns: paths, and per method a summary and the reasons of the contract that can be its answer.
+Owns: paths, and per method what it takes and answers, by name, failure reasons included.
 Does not own: the handlers' work; the OpenAPI text made from it (``web/openapi``).
 """
 
@@ -36,10 +36,19 @@ AUTH = "/api/stable/auth"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of a route: a summary, and the failure reasons of its own (those of every request are added)."""
+    """One method of a route, as it is described to people and programs.
 
+    ``name`` is its ``operationId``. ``success`` names its good answers, ``body`` what it takes, ``parameters`` its
+    query and header fields: all three are keys of ``web/openapi_schemas``. ``reasons`` are its own failures; those
+    that any request may meet are added by :func:`reasons_of`.
+    """
+
+    name: str
     summary: str
+    success: str
     reasons: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,93 +60,167 @@ class Route:
     operations: Mapping[str, Operation]
 
 
+ANY_REQUEST = ("bad-request", "method-not-allowed", "timeout", "rate-limited", "internal")
+"""Failures that every request may meet: those of HTTP itself, a rate limit, a fault of the program."""
+
+ANY_SESSION = ("not-authenticated", "not-authorized", "configuration", "database-unavailable")
+"""What besides may meet any request with a session: its token, its address, its user's file, the table of sessions."""
+
 UPLOAD = Operation(
+    "uploadVersion",
     "Store a new version",
+    "VersionAnswer",
     (
-        "bad-request",
-        "not-authorized",
         "window-closed",
         "protected",
         "not-found",
-        "timeout",
         "upload-in-progress",
         "quota-exceeded",
         "not-encrypted",
         "truncated",
         "empty",
         "digest-mismatch",
-        "configuration",
         "storage-full",
         "busy",
         "storage-unavailable",
-        "shutting-down",
     ),
+    parameters=("Content-Digest", "Repr-Digest", "X-Content-Sha256"),
+    body="Upload",
 )
-READ = ("not-authorized", "not-found", "configuration")
+DOWNLOAD_REASONS = ("not-found", "range-not-satisfiable", "storage-unavailable")
+DOWNLOAD_FIELDS = ("Range", "If-Range", "If-None-Match")
+HEALTH_REASONS = ("not-authorized", "not-found", "configuration", "database-unavailable", "unhealthy")
 
 ROUTES = (
     Route(
         f"{AUTH}/login",
         LoginHandler,
-        {"POST": Operation("Log in", ("bad-request", "not-authenticated", "configuration", "shutting-down"))},
+        {
+            "POST": Operation(
+                "login",
+                "Log in",
+                "TokenAnswer",
+                ("not-authenticated", "configuration", "busy", "database-unavailable"),
+                body="Login",
+            )
+        },
     ),
     Route(
         f"{AUTH}/refresh_token",
         RefreshHandler,
-        {"GET": Operation("Get a new token", ("not-authorized", "shutting-down"))},
+        {"GET": Operation("refreshToken", "Get a new token with the rights of this one", "TokenAnswer")},
     ),
-    Route(f"{AUTH}/whoami", WhoamiHandler, {"GET": Operation("Show this session")}),
-    Route(f"{AUTH}/user/{{user}}", UserHandler, {"GET": Operation("Look a user up", READ)}),
-    Route(f"{AUTH}/token", TokensHandler, {"GET": Operation("List sessions", ("not-authorized",))}),
+    Route(
+        f"{AUTH}/whoami",
+        WhoamiHandler,
+        {"GET": Operation("whoami", "Show this session and what it may do", "WhoamiAnswer")},
+    ),
+    Route(
+        f"{AUTH}/user/{{user}}",
+        UserHandler,
+        {"GET": Operation("getUser", "Look a user up", "UserAnswer", ("not-found",))},
+    ),
+    Route(
+        f"{AUTH}/token",
+        TokensHandler,
+        {"GET": Operation("listSessions", "List a user's sessions", "SessionsAnswer", parameters=("userName",))},
+    ),
     Route(
         f"{AUTH}/logout",
         LogoutHandler,
-        {"DELETE": Operation("Revoke a session", ("bad-request", "not-authorized", "not-found"))},
+        {"DELETE": Operation("logout", "Revoke a session", "LogoutAnswer", ("not-found",), ("sessionId",))},
     ),
-    Route(f"{REPOSITORY}/collection", CollectionsHandler, {"GET": Operation("List collections")}),
+    Route(
+        f"{REPOSITORY}/collection",
+        CollectionsHandler,
+        {"GET": Operation("listCollections", "List the collections this session may see", "CollectionsAnswer")},
+    ),
     Route(
         f"{REPOSITORY}/collection/{{collection}}/version",
         VersionsHandler,
-        {"GET": Operation("List versions", READ), "POST": UPLOAD, "PUT": UPLOAD},
+        {
+            "GET": Operation("listVersions", "List the versions of a collection", "VersionsAnswer", ("not-found",)),
+            "POST": UPLOAD,
+            "PUT": UPLOAD,
+        },
     ),
     Route(
         f"{REPOSITORY}/collection/{{collection}}/version/{{version}}",
         VersionHandler,
         {
-            "GET": Operation(
-                "Download a version", (*READ, "range-not-satisfiable", "storage-unavailable", "shutting-down")
+            "GET": Operation("downloadVersion", "Download a version", "Download", DOWNLOAD_REASONS, DOWNLOAD_FIELDS),
+            "HEAD": Operation("describeVersion", "Describe a version", "Download", DOWNLOAD_REASONS, DOWNLOAD_FIELDS),
+            "DELETE": Operation(
+                "deleteVersion", "Delete a version", "VersionAnswer", ("not-found", "protected", "append-only")
             ),
-            "HEAD": Operation(
-                "Describe a version", (*READ, "range-not-satisfiable", "storage-unavailable", "shutting-down")
-            ),
-            "DELETE": Operation("Delete a version", (*READ, "protected", "append-only")),
         },
     ),
     Route(
         f"{REPOSITORY}/collection/{{collection}}/rotation",
         RotationHandler,
         {
-            "GET": Operation("Show what an upload now would keep and remove", READ),
-            "POST": Operation("Simulate uploads", (*READ, "bad-request")),
+            "GET": Operation(
+                "planRotation", "Show what an upload now would keep and remove", "PlanAnswer", ("not-found",)
+            ),
+            "POST": Operation(
+                "simulateRotation",
+                "Simulate uploads; nothing changes",
+                "SimulationAnswer",
+                ("not-found",),
+                body="Simulation",
+            ),
         },
     ),
     Route(
         f"{REPOSITORY}/collection/{{collection}}/health",
         CollectionHealthHandler,
-        {"GET": Operation("Check a collection's health", (*READ, "unhealthy")), "HEAD": Operation("The same", READ)},
+        {
+            method: Operation(
+                "checkCollection", "Check a collection's health", "HealthAnswer", HEALTH_REASONS, ("code",)
+            )
+            for method in ("GET", "HEAD")
+        },
     ),
-    Route("/health", AliveHandler, {"GET": Operation("Is the process alive"), "HEAD": Operation("The same")}),
+    Route(
+        "/health",
+        AliveHandler,
+        {method: Operation("alive", "Tell that the process answers", "AliveAnswer") for method in ("GET", "HEAD")},
+    ),
     Route(
         "/ready",
         ReadyHandler,
         {
-            "GET": Operation("Can the server work", ("not-authorized", "unhealthy", "shutting-down")),
-            "HEAD": Operation("The same", ("not-authorized", "unhealthy", "shutting-down")),
+            method: Operation(
+                "ready",
+                "Tell whether database, storage and configuration can be used",
+                "HealthAnswer",
+                ("not-authorized", "unhealthy", "shutting-down"),
+                ("code",),
+            )
+            for method in ("GET", "HEAD")
         },
     ),
-    Route("/metrics", MetricsHandler, {"GET": Operation("Prometheus metrics", ("not-authorized",))}),
-    Route("/openapi.json", OpenApiHandler, {"GET": Operation("This API's description")}),
+    Route(
+        "/metrics",
+        MetricsHandler,
+        {
+            "GET": Operation(
+                "metrics", "Prometheus metrics", "MetricsText", ("not-authorized", "database-unavailable"), ("code",)
+            )
+        },
+    ),
+    Route("/openapi.json", OpenApiHandler, {"GET": Operation("openapi", "This description", "OpenApiDocument")}),
 )
+
+
+def reasons_of(route: Route, method: str) -> tuple[str, ...]:
+    """Return every failure reason that a method of a route can answer with, each once, its own ones first."""
+    reasons = [*route.operations[method].reasons]
+    if not route.handler.public:
+        reasons += ANY_SESSION
+    if method in route.handler.starts_work:
+        reasons.append("shutting-down")
+    return tuple(dict.fromkeys((*reasons, *ANY_REQUEST)))
 
 
 def pattern(path: str) -> str:
