@@ -160,7 +160,8 @@ class RunningServer:
         self._stop = asyncio.Event()
         try:
             await self.server.start()
-            self.port = int(self.server.listening_on[0].rpartition(":")[2])
+            address = self.server.listening_on[0]
+            self.port = 0 if address.startswith("unix:") else int(address.rpartition(":")[2])
             self._started.set()
             await self._stop.wait()
             await self.server.stop()
