@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import pytest
+
 from tests.servers.s3 import S3Server, client, unfinished_uploads
 from tornado_backups.ports import ObjectStore
 from tornado_backups.storage.local import LocalStore
@@ -75,6 +77,12 @@ def tree(root: Path) -> list[str]:
             found.append(f"{relative}/")
         found += [str(relative / name) for name in files]
     return sorted(found)
+
+
+def enter(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the server's credentials."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
 
 
 async def put(store: ObjectStore, key: str, data: bytes, piece_bytes: int = 512 * 1024) -> None:

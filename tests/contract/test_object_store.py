@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from tests.contract.store_places import Place, S3Place, get, keys, pattern, put
+from tests.contract.store_places import Place, S3Place, enter, get, keys, pattern, put
+from tests.servers.s3 import BUCKET, rclone
 from tornado_backups.domain.errors import ObjectDamaged, ObjectMissing, StorageUnavailable
 from tornado_backups.ports import ObjectStore
 
@@ -287,16 +289,19 @@ async def test_the_layout_of_an_imported_bucket_is_read_listed_and_deleted(store
 
 
 @gen_test
-async def test_more_than_a_thousand_objects_are_all_listed_once(rclone_place: S3Place) -> None:
-    assert rclone_place.folder
-    folder, count = rclone_place.folder / rclone_place.prefix / "many", 2001
+async def test_more_than_a_thousand_objects_are_all_listed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, count = tmp_path / BUCKET / "many", 2001
     folder.mkdir(parents=True)
     for number in range(count):
         (folder / str(number)).touch()
-    store = rclone_place.store()
-    await store.open()
-    found = [stored.key async for stored in store.list("many/")]
-    await store.close()
+    with rclone(tmp_path) as server:
+        enter(server, monkeypatch)
+        store = S3Place(server, "").store()
+        await store.open()
+        found = [stored.key async for stored in store.list("many/")]
+        await store.close()
     assert len(found) == len(set(found)) == count
 
 

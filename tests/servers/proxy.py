@@ -63,10 +63,14 @@ def s3_error(status: int, code: str, message: str = "said by the proxy") -> byte
 
 @dataclass
 class Proxy:
-    """A running proxy: ``port`` to connect to, ``fault`` to set, ``connections`` accepted so far."""
+    """A running proxy: ``port`` to connect to, ``fault`` to set, ``connections`` accepted so far.
+
+    Where one fault is not enough, ``more`` are tried after it, in turn.
+    """
 
     port: int = 0
     fault: Fault | None = None
+    more: list[Fault] = field(default_factory=list)
     connections: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
@@ -91,18 +95,22 @@ def proxy(port: int, host: str = "127.0.0.1") -> Iterator[Proxy]:
     async def serve() -> None:
         running._loop = asyncio.get_running_loop()
         stop.append(asyncio.Event())
-        server = await asyncio.start_server(
-            lambda reader, writer: _Connection(running, reader, writer).run(host, port), "127.0.0.1", 0
-        )
+        tasks: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.ensure_future(_Connection(running, reader, writer).run(host, port))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
         running.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stop[0].wait()
         server.close()
         await running._drop_all()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="fault-proxy", daemon=True)
     thread.start()
@@ -153,8 +161,9 @@ class _Connection:
         self, direction: Literal["up", "down"], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(_BUFFER_BYTES):
-            if direction == "up" and self.fault is None and self.owner.fault and self.owner.fault.applies(data):
-                self.fault = self.owner.fault
+            if direction == "up" and self.fault is None:
+                faults = [self.owner.fault, *self.owner.more]
+                self.fault = next((fault for fault in faults if fault and fault.applies(data)), None)
             data = await self.mangle(direction, data)
             writer.write(data)
             await writer.drain()

@@ -125,7 +125,6 @@ def rclone(folder: Path, certificate: Path | None = None, key: Path | None = Non
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [rclone_program(), "serve", "s3", "--config", os.devnull, "--addr", f"127.0.0.1:{port}"]
-    command += ["--dir-cache-time", "0s"]  # so that it sees what tests do to its files
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
     if certificate and key:
         command += ["--cert", str(certificate), "--key", str(key)]

@@ -66,7 +66,12 @@ class PartBody(io.BytesIO):
         return self._position
 
     def getbuffer(self) -> memoryview:
-        """Return the whole body."""
+        """Return the whole body, and begin it anew.
+
+        aiohttp measures a body so when it begins to send it, which it may do twice: on a connection that turns out to
+        be closed, and then by itself on another.
+        """
+        self._position = 0
         return self._view[:]
 
     def release(self) -> None:
@@ -162,6 +167,8 @@ class S3Client:
     ) -> dict[str, Any]:
         """Call ``method`` a single time, raising what botocore raises; ``TimeoutError`` when nothing moves."""
         patience = patience_seconds or self.limits.stall_seconds
+        if body is not None:
+            patience += len(body) / self.limits.slowest_bytes_per_second
         now = asyncio.get_running_loop().time
         async with asyncio.timeout(patience) as watch:
             if body is None:

@@ -73,6 +73,17 @@ _TRANSIENT_CODES = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
+# botocore knows two kinds: what befalls a connection (its own ConnectionError) and what befalls a request.
+_CONNECTION_FAULTS: tuple[type[Exception], ...] = (
+    exceptions.ConnectionError,
+    exceptions.HTTPClientError,
+    exceptions.ResponseStreamingError,
+    exceptions.IncompleteReadError,
+    ResponseParserError,
+    aiohttp.ClientError,
+    OSError,
+    EOFError,
+)
 _PERMANENT_STATUS = frozenset({501, 505, 507})
 
 
@@ -116,8 +127,7 @@ def is_transient(error: BaseException) -> bool:
         )
     if isinstance(error, (exceptions.SSLError, exceptions.ProxyConnectionError)):
         return "certificate" not in str(error).lower()
-    connection = (exceptions.HTTPClientError, exceptions.ResponseStreamingError, exceptions.IncompleteReadError)
-    return isinstance(error, (*connection, ResponseParserError, aiohttp.ClientError, OSError, EOFError))
+    return isinstance(error, _CONNECTION_FAULTS)
 
 
 def explain(error: BaseException) -> tuple[str, str]:
@@ -138,7 +148,7 @@ def explain(error: BaseException) -> tuple[str, str]:
         return "the TLS connection failed", "check the endpoint, or name its authority's file in AWS_CA_BUNDLE"
     if isinstance(error, (TimeoutError, exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError)):
         return "the storage did not answer in time", "check the endpoint and the network"
-    if isinstance(error, (exceptions.EndpointConnectionError, exceptions.ProxyConnectionError)):
+    if isinstance(error, exceptions.ConnectionError) and "reset" not in str(error.__context__):
         return "no connection to the storage", "check the endpoint and the network"
     if is_transient(error):
         return "the connection to the storage broke", "check the network"

@@ -23,11 +23,16 @@ _STEP_PARTS = 520
 
 @dataclass(frozen=True, slots=True)
 class S3Limits:
-    """Bounds in time (seconds) and number. ``io_timeout_seconds`` bounds one file's transfer to the storage."""
+    """Bounds in time (seconds) and number. ``io_timeout_seconds`` bounds one file's transfer to the storage.
+
+    A request is given up when nothing moves for ``stall_seconds``, and for as much longer as its body takes at
+    ``slowest_bytes_per_second``: what the kernel has taken may still be on its way.
+    """
 
     io_timeout_seconds: float = 7200.0
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
+    slowest_bytes_per_second: int = 128 * 1024
     complete_seconds: float = 300.0
     attempts: int = 6
     first_pause_seconds: float = 0.25
