@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """Writes ``ca.crt``, ``server.pem`` and ``client.pem`` (certificate and key in one file each) into ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server_name: str = "kubernetes.default.svc") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
@@ -24,7 +24,7 @@ class Authority:
         )
         self.ca_file = folder / "ca.crt"
         self.ca_file.write_bytes(self._pem(own.sign(self._key, hashes.SHA256())))
-        self.server_chain = self._issue(folder / "server.pem", "kubernetes.default.svc")
+        self.server_chain = self._issue(folder / "server.pem", server_name)
         self.client_chain = self._issue(folder / "client.pem", "tornado-backups")
 
     def _issue(self, path: Path, name: str) -> Path:
