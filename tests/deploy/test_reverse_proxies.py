@@ -133,6 +133,7 @@ def caddy(folder: Path, authority: Authority, port: int, upstream: int) -> list[
         [binary, "validate", *config], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert checked.returncode == 0, checked.stderr
+    assert "Unnecessary" not in checked.stderr
     return [binary, "run", *config]
 
 
