@@ -38,6 +38,9 @@ def serve(arguments: list[str]) -> int:
 
 
 def _serve(settings: Settings, announce: Callable[[str], None] | None = None) -> int:
+    from tornado_backups.lean import import_tornado
+
+    import_tornado()
     from tornado_backups.app import Server
     from tornado_backups.logs import set_up_logging
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from tornado_backups.config.yaml_nodes import Fields, Items, Node, Scalar, shown
@@ -228,6 +227,8 @@ class Section:
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     """Return advice for a misspelt word: the closest of ``known``, else all of them behind ``otherwise``."""
+    from difflib import get_close_matches  # most configurations have no fault
+
     candidates = {candidate.lower(): candidate for candidate in known}
     close = get_close_matches(word.lower(), candidates, n=1, cutoff=0.7)
     return f'did you mean "{candidates[close[0]]}"?' if close else f"{otherwise} {', '.join(candidates.values())}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from tornado_backups.config.fields import Faults, Reading, Section, did_you_mean, is_name
 from tornado_backups.config.manifest_head import COLLECTION, open_manifest
@@ -166,6 +165,8 @@ def _rotation(spec: Section) -> RotationRule:
 
 
 def _gfs(strategy: Section) -> Gfs:
+    from zoneinfo import ZoneInfo  # here, for most collections rotate by count
+
     counts = [strategy.whole(field, 0, at_least=0) for field in GFS_COUNTS]
     if not any(counts):
         strategy.broken(GFS_COUNTS[0], "and the other keep… counts are all 0", f"set one of {', '.join(GFS_COUNTS)}")

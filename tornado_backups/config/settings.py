@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -186,6 +185,8 @@ def _split(word: str) -> tuple[str, str | None]:
 
 
 def _unknown(switch: str, known: Mapping[str, Option]) -> str:
+    from difflib import get_close_matches  # a server that starts has no use for it
+
     close = get_close_matches(switch, known, n=1)
     return f"the switch {switch!r} is not known; " + (f"did you mean {close[0]}?" if close else "see --help")
 

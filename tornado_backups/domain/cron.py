@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
-from croniter import CroniterBadCronError, croniter
-
 MAX_CRON_CHARACTERS = 512
 """Longer texts are refused: all sixty minutes as a list need 169."""
 
@@ -233,6 +231,8 @@ def _swapped(words: list[str]) -> str:
 @lru_cache(maxsize=4096)
 def _values(place: int, word: str) -> frozenset[int]:
     """Return the numbers that the field at that place names; raise :class:`_FieldFault`."""
+    from croniter import CroniterBadCronError, croniter  # here, for a server without windows has no use for it
+
     field = _FIELDS[place]
     items = [_checked(field, item) for item in ("*" if field.question_mark and word == "?" else word).split(",")]
     lone_field = ["*"] * len(_FIELDS)

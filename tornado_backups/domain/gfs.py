@@ -10,8 +10,7 @@ of them. (borg and Proxmox skip what a finer rule has chosen already, and so kee
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import datetime, tzinfo
 
 from tornado_backups.domain.errors import ConfigurationFault
 from tornado_backups.domain.model import Collection, Gfs
@@ -48,7 +47,9 @@ def grandfather_father_son(collection: Collection, rule: Gfs, candidates: Sequen
 _Period = Callable[[datetime], str]
 
 
-def _zone(collection: Collection, rule: Gfs) -> ZoneInfo:
+def _zone(collection: Collection, rule: Gfs) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # here, for most collections rotate by count
+
     try:
         return ZoneInfo(rule.timezone or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -60,7 +61,7 @@ def _zone(collection: Collection, rule: Gfs) -> ZoneInfo:
         ) from None
 
 
-def _periods(rule: Gfs, zone: ZoneInfo) -> list[tuple[str, int, _Period | None]]:
+def _periods(rule: Gfs, zone: tzinfo) -> list[tuple[str, int, _Period | None]]:
     """Return the rules in use, coarsest first, each with the name of the period a moment lies in (None: no period)."""
 
     def iso_week(moment: datetime) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
-from statistics import median
 
 from tornado_backups.domain.errors import ConfigurationFault, Protected, QuotaExceeded, RequestError
 from tornado_backups.domain.gfs import grandfather_father_son
@@ -36,7 +35,7 @@ from tornado_backups.domain.retention import (
     protected_until,
     queue_length,
 )
-from tornado_backups.domain.trend import COMPARED_VERSIONS, trend_minimum
+from tornado_backups.domain.trend import COMPARED_VERSIONS, median, trend_minimum
 from tornado_backups.domain.units import format_duration, format_size
 
 __all__ = ["Kept", "RotationPlan", "plan_rotation", "protected_until", "simulate", "strategy_name", "trend_holds"]
@@ -147,7 +146,7 @@ def simulate(
     """
     live = sorted(versions, key=lambda version: version.number)
     number = next_number if next_number is not None else 1 + max((v.number for v in live), default=0)
-    size_bytes = ceil(median([v.size_bytes for v in live[-COMPARED_VERSIONS:]] or [0]))
+    size_bytes = ceil(median([v.size_bytes for v in live[-COMPARED_VERSIONS:]]))
     steps = []
     for time in uploads:
         plan = plan_rotation(collection, live, time, size_bytes, new_number=number)

@@ -7,7 +7,6 @@ Does not own: what either does with it. See docs/rotation.md and docs/windows.md
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 COMPARED_VERSIONS = 5
 """How many earlier versions are looked at, at most."""
@@ -23,3 +22,15 @@ def trend_minimum(min_size_ratio: float, earlier_newest_first: Sequence[int]) ->
     if min_size_ratio <= 0 or not compared:
         return None
     return min_size_ratio * median(compared)
+
+
+def median(sizes: Sequence[int]) -> float:
+    """Return the middle one of ``sizes``, of an even number the mean of the middle two; 0 when there are none.
+
+    Not ``statistics.median``: importing that brings fractions, decimal and random into memory.
+    """
+    ordered = sorted(sizes)
+    middle = len(ordered) // 2
+    if not ordered:
+        return 0
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from decimal import Decimal
 
 _SIZE = re.compile(r"(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?) ?(?:(?P<unit>[KMGTPE])(?:I?B?)|B)?", re.IGNORECASE)
 _SIZE_UNITS = ("B", "K", "M", "G", "T", "P", "E")
 _LARGEST_SIZE = 2**63 - 1
 
 _DURATION_PART = re.compile(r"(?P<number>[0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})(?P<unit>ns|us|µs|μs|ms|s|m|h|d|w)")
-_MICROSECONDS = {
-    "ns": Decimal("0.001"),
-    "us": Decimal(1),
-    "µs": Decimal(1),
-    "μs": Decimal(1),
-    "ms": Decimal(1_000),
-    "s": Decimal(1_000_000),
-    "m": Decimal(60_000_000),
-    "h": Decimal(3_600_000_000),
-    "d": Decimal(86_400_000_000),
-    "w": Decimal(604_800_000_000),
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
+    "w": 604_800_000_000_000,
 }
+_DECIMALS = 30  # as many as the patterns let through: fractions are whole multiples of this power of ten
 _LONGEST_DURATION = timedelta(days=36500)
 _LONGEST_TEXT = 64
 
@@ -40,8 +40,8 @@ def parse_size(text: str | int) -> int:
     match = None if isinstance(text, bool) else _SIZE.fullmatch(_shortened(str(text)))
     if match is None:
         raise ValueError(f"{_quoted(text)} is not a size; write a number with B, K, M, G or T, such as 500M or 1.5G")
-    power = _SIZE_UNITS.index((match["unit"] or "B").upper())
-    size_bytes = int(Decimal(match["number"]) * 1024**power)
+    power: int = _SIZE_UNITS.index((match["unit"] or "B").upper())
+    size_bytes = (_scaled(match["number"]) << (10 * power)) // 10**_DECIMALS
     if size_bytes > _LARGEST_SIZE:
         raise ValueError(f"{_quoted(text)} is too large a size; the largest is 8191P")
     return size_bytes
@@ -100,12 +100,18 @@ def _microseconds(text: str) -> int | None:
     """Add up the parts of an unsigned duration; None when it is not made of parts."""
     if text == "0":
         return 0
-    total, end = Decimal(0), 0
+    total, end = 0, 0
     for part in _DURATION_PART.finditer(text):
         if part.start() != end:
             return None
-        total, end = total + Decimal(part["number"]) * _MICROSECONDS[part["unit"]], part.end()
-    return int(total) if end == len(text) > 0 else None
+        total, end = total + _scaled(part["number"]) * _NANOSECONDS[part["unit"]], part.end()
+    return total // (1000 * 10**_DECIMALS) if end == len(text) > 0 else None
+
+
+def _scaled(number: str) -> int:
+    """Return a decimal number times ten to the power of ``_DECIMALS``, exactly."""
+    whole, _, fraction = number.partition(".")
+    return int(whole + fraction.ljust(_DECIMALS, "0"))
 
 
 def _shortened(text: str) -> str:

@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from difflib import get_close_matches
 from functools import lru_cache
-from zoneinfo import ZoneInfo, available_timezones
 
 from tornado_backups.domain.cron import Schedule, parse_cron, quoted
 from tornado_backups.domain.model import BackupWindow
@@ -131,9 +129,13 @@ def _zone(name: str) -> tzinfo:
     """Return the time zone of that IANA name; raise ``ValueError`` naming a similar one."""
     if not name:
         return ServerZone()
+    from zoneinfo import ZoneInfo, available_timezones  # here, for few windows name a zone
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # not there, not a name, a folder such as "America"
+        from difflib import get_close_matches  # most configurations have no fault
+
         similar = get_close_matches(name, sorted(available_timezones()), n=1)
         hint = f'did you mean "{similar[0]}"? ' if similar else ""
         raise ValueError(

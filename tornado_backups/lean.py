@@ -1,0 +1,69 @@
+"""Imports of other people's packages without the parts of them that this server never uses.
+
+Owns: which parts are left out, and that each is there again for whoever imports it afterwards.
+Does not own: our own imports; what is rarely needed is imported where it is needed. The figures are in
+docs/performance.md. Nothing depends on this having run: without it the same program is a few MiB larger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Let importing any of the modules ``names`` fail within the block, as if they were not installed.
+
+    For packages that provide for that. A module that is imported already is there again after the block.
+    """
+    with _put(dict.fromkeys(names)):
+        yield
+
+
+@contextlib.contextmanager
+def hollow(*names: str) -> Iterator[None]:
+    """Let the modules ``names`` be found without contents within the block: all that they hold are empty classes.
+
+    For modules that another one imports and uses in functions that nobody here calls.
+    """
+    with _put({name: _Hollow(name) for name in names if name not in sys.modules}):
+        yield
+
+
+class _Hollow(ModuleType):
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+@contextlib.contextmanager
+def _put(modules: dict[str, ModuleType] | dict[str, None]) -> Iterator[None]:
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
+    sys.modules.update(modules)  # type: ignore[arg-type]  # None is what makes an import fail
+    try:
+        yield
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def import_tornado() -> None:
+    """Import Tornado's server without what it brings for others.
+
+    That is: curses and the handlers with which it would colour and rotate its log, templates and their languages, and
+    the library that would tell it the number of processors. A Tornado that needs one of them is imported whole.
+    """
+    with contextlib.suppress(Exception):  # whatever it is, a whole Tornado does not have it or shows it
+        with without("curses"), hollow("logging.handlers", "multiprocessing", "tornado.template", "tornado.locale"):
+            import tornado.httpserver
+            import tornado.web
+        return
+    for name in [name for name in sys.modules if name.split(".")[0] == "tornado"]:
+        del sys.modules[name]
+    import tornado.httpserver
+    import tornado.web  # noqa: F401
