@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ class S3Store:
         sizes = choose_part_sizes(expected_bytes, self._location.part_bytes)
         return S3Sink(self._client, key, sizes, self._spare)
 
-    async def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from ``start``; a connection that breaks is taken up where it broke."""
         from tornado_backups.storage.s3_download import download
 

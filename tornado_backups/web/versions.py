@@ -29,7 +29,8 @@ from tornado_backups.domain.rotation import protected_until
 from tornado_backups.services.download import find_version
 from tornado_backups.services.present import timestamp, version_json
 from tornado_backups.services.removal import remove_expired
-from tornado_backups.services.upload import Upload, UploadRequest
+from tornado_backups.services.running_upload import Upload
+from tornado_backups.services.upload_request import UploadRequest
 from tornado_backups.web import fields
 from tornado_backups.web.base import ApiHandler
 from tornado_backups.web.form import FormReader
