@@ -5,11 +5,12 @@ Owns: the JSON of both. Does not own: the plan (``domain/rotation``) or the figu
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 from tornado_backups.domain.errors import BadRequest, ConfigurationFault
-from tornado_backups.domain.model import Collection
+from tornado_backups.domain.model import Collection, FifoPlusOlder
 from tornado_backups.domain.permissions import Action, may
 from tornado_backups.domain.rotation import plan_rotation, simulate, strategy_name
 from tornado_backups.domain.units import format_duration
@@ -18,6 +19,9 @@ from tornado_backups.services.present import plan_json, timestamp, version_json
 from tornado_backups.web.base import ApiHandler
 
 MOST_SIMULATED_UPLOADS = 1000
+
+MOST_SIMULATED_LINES = 50_000
+"""How long a simulation's answer may get, counted in versions named: it is made in memory."""
 
 
 class CollectionsHandler(ApiHandler):
@@ -55,8 +59,10 @@ class RotationHandler(ApiHandler):
         uploads = upload_times(self.json_body())
         versions = await self.context.registry.versions(collection.name)
         next_number = await self.context.registry.next_number(collection.name)
-        steps = simulate(collection, versions, uploads, self.context.clock.now(), next_number=next_number)
+        check_length(collection, len(versions), len(uploads))
         now = self.context.clock.now()
+        # In a thread: a long one takes seconds, and transfers must not wait for it.
+        steps = await asyncio.to_thread(simulate, collection, versions, uploads, now, next_number)
         last = steps[-1][1] if steps else plan_rotation(collection, versions, now, new_number=next_number)
         self.answer(
             {
@@ -67,6 +73,18 @@ class RotationHandler(ApiHandler):
 
     async def _collection(self) -> Collection:
         return await self.context.catalogue.find(self.session_actor(), self.path_kwargs["collection"], Action.LIST)
+
+
+def check_length(collection: Collection, versions_count: int, uploads_count: int) -> None:
+    """Raise ``BadRequest`` when the answer to a simulation could name more versions than fit into one answer."""
+    rule = collection.rotation
+    places = collection.max_backups_count + (rule.max_older_copies if isinstance(rule, FifoPlusOlder) else 0)
+    most_kept = min(versions_count + uploads_count, max(versions_count, places)) + 1
+    if most_kept * uploads_count > MOST_SIMULATED_LINES:
+        raise BadRequest(
+            f"{uploads_count} uploads to a collection that keeps up to {most_kept} versions make too long an answer; "
+            f"simulate {MOST_SIMULATED_LINES // most_kept} at a time"
+        )
 
 
 def upload_times(body: object) -> list[datetime]:
