@@ -37,6 +37,7 @@ from tornado_backups.services.pings import Pings
 from tornado_backups.services.removal import Rotation
 from tornado_backups.services.sessions import Sessions
 from tornado_backups.services.upload import UploadLimits, Uploads
+from tornado_backups.web.connections import BoundedServer
 from tornado_backups.web.context import Context, WebSettings
 from tornado_backups.web.listening import load_certificates, open_sockets, tls_context
 from tornado_backups.web.routes import WebApplication
@@ -156,8 +157,9 @@ class Server:
         await open_registry(self.registry, settings.db_wait, self.clock)
         self._wire()
         self._handed_over = bool(from_systemd)
-        self._http = HTTPServer(
+        self._http = BoundedServer(
             WebApplication(self.context),
+            in_transfer=lambda: {transfer.wire.stream for transfer in self.context.transfers},
             chunk_size=BUFFER_BYTES,
             idle_connection_timeout=settings.idle_timeout,
             max_header_size=32 * 1024,
@@ -168,8 +170,6 @@ class Server:
         self._http.add_sockets(sockets)
         self.listening_on = [address_text(sock) for sock in sockets]
         self._start_callbacks()
-        systemd.notify(systemd.READY)
-        log.info("listening on %s", ", ".join(self.listening_on))
 
     def _wire(self) -> None:
         settings, registry, store, clock = self.settings, self.registry, self.store, self.clock
@@ -229,11 +229,16 @@ class Server:
         self._first_pass = asyncio.create_task(self.maintenance.run_pass())
 
     async def serve(self) -> None:
-        """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal: at once."""
+        """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal: at once.
+
+        Says that it is ready only when signals are heeded: whoever reads that may send one at once.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        systemd.notify(systemd.READY)
+        log.info("listening on %s", ", ".join(self.listening_on))
         await self._stopping.wait()
         await self.stop()
 
