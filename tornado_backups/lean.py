@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 
@@ -41,7 +41,7 @@ class _Hollow(ModuleType):
 
 
 @contextlib.contextmanager
-def _put(modules: dict[str, ModuleType] | dict[str, None]) -> Iterator[None]:
+def _put(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
     before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)  # type: ignore[arg-type]  # None is what makes an import fail
     try:

@@ -26,7 +26,8 @@ _NANOSECONDS = {
     "d": 86_400_000_000_000,
     "w": 604_800_000_000_000,
 }
-_DECIMALS = 30  # as many as the patterns let through: fractions are whole multiples of this power of ten
+_DECIMALS = 30  # as many as the patterns let through
+_SCALE: int = 10**_DECIMALS
 _LONGEST_DURATION = timedelta(days=36500)
 _LONGEST_TEXT = 64
 
@@ -40,8 +41,8 @@ def parse_size(text: str | int) -> int:
     match = None if isinstance(text, bool) else _SIZE.fullmatch(_shortened(str(text)))
     if match is None:
         raise ValueError(f"{_quoted(text)} is not a size; write a number with B, K, M, G or T, such as 500M or 1.5G")
-    power: int = _SIZE_UNITS.index((match["unit"] or "B").upper())
-    size_bytes = (_scaled(match["number"]) << (10 * power)) // 10**_DECIMALS
+    power = _SIZE_UNITS.index((match["unit"] or "B").upper())
+    size_bytes = (_scaled(match["number"]) << (10 * power)) // _SCALE
     if size_bytes > _LARGEST_SIZE:
         raise ValueError(f"{_quoted(text)} is too large a size; the largest is 8191P")
     return size_bytes
@@ -105,7 +106,7 @@ def _microseconds(text: str) -> int | None:
         if part.start() != end:
             return None
         total, end = total + _scaled(part["number"]) * _NANOSECONDS[part["unit"]], part.end()
-    return total // (1000 * 10**_DECIMALS) if end == len(text) > 0 else None
+    return total // (1000 * _SCALE) if end == len(text) > 0 else None
 
 
 def _scaled(number: str) -> int:
