@@ -150,7 +150,7 @@ class LeaseLost(UploadInProgress):
 
 
 class QuotaExceeded(RequestError):
-    """More bytes than the collection allows; sizes are in bytes, ``declared`` tells whether they were only announced."""
+    """More bytes than the collection allows; sizes in bytes, ``declared`` tells whether they were only announced."""
 
     reason = "quota-exceeded"
 
@@ -241,7 +241,9 @@ class StorageError(RequestError):
     """An operation on the object store failed: which one, on which key, why, and what may help."""
 
     def __init__(self, operation: str, key: str, cause: str, hint: str = "") -> None:
-        super().__init__(f"storage: {operation} of {key or 'the storage'} failed: {cause}" + (f" ({hint})" if hint else ""))
+        super().__init__(
+            f"storage: {operation} of {key or 'the storage'} failed: {cause}" + (f" ({hint})" if hint else "")
+        )
         self.operation = operation
         self.key = key
         self.cause = cause

@@ -118,9 +118,16 @@ class AccessEntry:
     roles: frozenset[Role]
 
 
+HEALTH_CODE_UNREADABLE = "unreadable"
+"""Stands for the hash of a health code that cannot be read: the health page is a fault then, never open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A BackupCollection. Sizes in bytes, 0 meaning no limit; ``health_code_hash`` is lower-case hex SHA-256 or empty."""
+    """A BackupCollection. Sizes in bytes, 0 meaning no limit.
+
+    ``health_code_hash`` is lower-case hex SHA-256, empty (no code is asked for) or :data:`HEALTH_CODE_UNREADABLE`.
+    """
 
     name: str
     filename_template: str
