@@ -92,6 +92,11 @@ class PostgresServer:
         """Return the URL of a database, without a password (the server trusts everybody)."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
+    def client_environment(self, database: str = "postgres") -> dict[str, str]:
+        """Return variables with which psql, pg_dump and their kin are found and reach a database."""
+        where = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", "PGDATABASE": database}
+        return {**where, "PATH": str(self._binaries)}
+
     def execute(self, database: str, sql: str) -> list[tuple[object, ...]]:
         """Run one statement and return its rows."""
         connection = psycopg2.connect(self.url(database))
