@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import ssl
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,7 @@ from tornado_backups.services.sessions import Sessions
 from tornado_backups.services.upload import UploadLimits, Uploads
 from tornado_backups.web.connections import BoundedServer
 from tornado_backups.web.context import Context, WebSettings
-from tornado_backups.web.listening import load_certificates, open_sockets, tls_context
+from tornado_backups.web.listening import open_sockets, tls_context
 from tornado_backups.web.routes import WebApplication
 
 log = logging.getLogger(__name__)
@@ -256,9 +255,11 @@ class Server:
         systemd.notify(systemd.reloading())
         self.source.reload()
         settings = self.settings
-        if isinstance(self._tls, ssl.SSLContext) and settings.tls_cert and settings.tls_key:
+        if self._http is not None:
             try:
-                load_certificates(self._tls, settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+                # A new context and not the old one filled again: an authority that is no longer in the file must go.
+                self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+                self._http.ssl_options = self._tls
             except BackupError as error:
                 log.error("kept the certificate in use: %s", error.sentence)
         log.info("configuration and certificates were read again")

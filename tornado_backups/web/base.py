@@ -328,12 +328,12 @@ class ApiHandler(RequestHandler):
         if self.gone.is_set() or stream is None or stream.closed():
             return False
         try:
-            return bool(stream.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            # The plain socket's method also for TLS, whose own takes no flags: it sees the end, not what is encrypted.
+            return bool(socket.socket.recv(stream.socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
             return True
-        except (OSError, ValueError):
-            # A TLS socket refuses flags: its close is seen by the event loop only.
-            return not stream.closed()
+        except OSError:
+            return False
 
     # -- timeouts ----------------------------------------------------------------------------------------------------
 

@@ -54,26 +54,23 @@ def _said(error: Exception) -> str:
 
 
 def tls_context(cert: Path | None, key: Path | None, client_ca: Path | None) -> ssl.SSLContext | None:
-    """Return a context for TLS 1.2 and newer, or None when no certificate is configured; raises ``StartupError``."""
+    """Return a context for TLS 1.2 and newer, or None when no certificate is configured; raises ``StartupError``.
+
+    With ``client_ca`` a handshake succeeds only for clients with a certificate of that authority.
+    """
     if cert is None:
         return None
     if key is None:
         raise UsageError("--tls-cert needs --tls-key, the private key that belongs to it")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificates(context, cert, key, client_ca)
-    return context
-
-
-def load_certificates(context: ssl.SSLContext, cert: Path, key: Path, client_ca: Path | None) -> None:
-    """Read the files into ``context`` (again, on SIGHUP: new connections get the new certificate)."""
     try:
-        # Into a context of its own first: a broken pair must not reach the one that serves.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
-        context.load_cert_chain(cert, key)
+        # A service has nobody who could type a passphrase: without one given, OpenSSL would ask the terminal and wait.
+        context.load_cert_chain(cert, key, password="")
         if client_ca is not None:
             context.load_verify_locations(client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         names = ", ".join(str(path) for path in (cert, key, client_ca) if path is not None)
         raise StartupError(f"cannot use the TLS files {names}: {_said(error)}") from None
+    return context
