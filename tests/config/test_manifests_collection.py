@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from tests.config.manifest_texts import CODE_HASH, collection
-from tornado_backups.config.manifests_collection import NO_CODE_FITS
 from tornado_backups.domain.model import (
+    HEALTH_CODE_UNREADABLE,
     AccessEntry,
     BackupWindow,
     Collection,
@@ -223,5 +223,5 @@ accessControl:
 )
 def test_a_health_code_that_cannot_be_read_shuts_the_page_and_lets_backups_go_on(reference: str) -> None:
     reading = collection(LEAST + f"healthSecretRef: {reference}")
-    assert reading.value().health_code_hash == NO_CODE_FITS
+    assert reading.value().health_code_hash == HEALTH_CODE_UNREADABLE
     assert len(reading.voiding) == 1

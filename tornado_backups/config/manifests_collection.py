@@ -17,6 +17,7 @@ from tornado_backups.config.manifests_user import collection_roles
 from tornado_backups.config.yaml_nodes import Fields, shown
 from tornado_backups.domain.errors import ConfigurationFault
 from tornado_backups.domain.model import (
+    HEALTH_CODE_UNREADABLE,
     AccessEntry,
     BackupWindow,
     Collection,
@@ -59,9 +60,6 @@ MAX_TEMPLATE_BYTES = 200
 MAX_WINDOWS = 100
 
 _MINUTE = timedelta(minutes=1)
-
-NO_CODE_FITS = "0" * 64
-"""Stands for a health code that cannot be read: no code has this SHA-256, so the health page stays shut, not open."""
 
 
 def read_collection(document: Fields, source: str, name: str, secrets: SecretLookup) -> Reading[Collection]:
@@ -195,7 +193,7 @@ def _ping_url(spec: Section) -> str:
 def _health_code(spec: Section, secrets: SecretLookup) -> str:
     """Return the code's SHA-256, empty when no code is asked for.
 
-    A code that cannot be read shuts the health page, but keeps nobody from storing backups: a voiding fault.
+    A code that cannot be read makes the health page a fault, but keeps nobody from storing backups: a voiding one.
     """
     reference = spec.section("healthSecretRef")
     if reference is None:
@@ -205,7 +203,7 @@ def _health_code(spec: Section, secrets: SecretLookup) -> str:
     )
     if isinstance(found, ConfigurationFault):
         spec.faults.voiding.append(found)
-        return NO_CODE_FITS
+        return HEALTH_CODE_UNREADABLE
     return found
 
 

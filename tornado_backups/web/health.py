@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from tornado_backups.domain.errors import NotAuthorized, ShuttingDown
-from tornado_backups.domain.model import CheckResult
+from tornado_backups.domain.errors import ConfigurationFault, NotAuthorized, ShuttingDown
+from tornado_backups.domain.model import HEALTH_CODE_UNREADABLE, CheckResult
 from tornado_backups.services.metrics import process_series
 from tornado_backups.services.present import check_json
 from tornado_backups.web.base import ApiHandler
@@ -94,6 +94,13 @@ class CollectionHealthHandler(CodeHandler):
     async def on_get(self) -> None:
         """Evaluate every check that the collection configures."""
         collection = await self.context.catalogue.public(self.path_kwargs["collection"])
+        if collection.health_code_hash == HEALTH_CODE_UNREADABLE:
+            raise ConfigurationFault(
+                f"BackupCollection {collection.name}",
+                0,
+                "its healthSecretRef cannot be used",
+                "check-config names the file, the line and what would be right",
+            )
         if collection.health_code_hash:
             self.require_code(collection.health_code_hash)
         checks = (await self.context.health.overview([collection]))[collection.name].checks
