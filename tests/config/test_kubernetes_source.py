@@ -205,9 +205,11 @@ async def test_a_cancelled_request_does_not_take_the_others_secret_along(world: 
     world.cluster.secret("used", password=HASH)
     world.cluster.apply("backupusers", "admin", spec={"passwordFromRef": {"name": "used", "entry": "password"}})
     source = await world.open()
+    world.cluster.hang = True
     impatient, patient = (asyncio.create_task(source.user("admin")) for _ in range(2))
     await world.until(lambda: bool(source._secrets._running))
     impatient.cancel()
+    world.cluster.hang = False
     user = await patient
     assert user is not None
     assert user.password_hash == HASH
@@ -253,9 +255,11 @@ async def test_a_user_deleted_while_its_secret_is_on_its_way_is_gone(world: Worl
     world.cluster.secret("slow", password=HASH)
     world.cluster.apply("backupusers", "eve", spec={"passwordFromRef": {"name": "slow", "entry": "password"}})
     source = await world.open()
+    world.cluster.hang = True
     asked = asyncio.create_task(source.user("eve"))
     await world.until(lambda: bool(source._secrets._running))
     next(iter(source._copies.values())).items.pop("eve")
+    world.cluster.hang = False
     assert await asked is None
 
 

@@ -64,7 +64,7 @@ class FakeKubernetes:
         self.history: list[Event] = []
         self.changed = asyncio.Condition()
         self.open_watches: set[WatchableHandler] = set()
-        self.raw_events: list[bytes] = []
+        self._waking: set[asyncio.Future[None]] = set()
         self.authority = Authority(self.folder)
         self.port = 0
         self._server: HTTPServer | None = None
@@ -136,7 +136,9 @@ class FakeKubernetes:
             async with self.changed:
                 self.changed.notify_all()
 
-        self._waking = asyncio.ensure_future(wake())
+        task = asyncio.ensure_future(wake())
+        self._waking.add(task)
+        task.add_done_callback(self._waking.discard)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -165,6 +167,8 @@ class FakeKubernetes:
             self.drop_connections()
             await self._server.close_all_connections()
             self._server = None
+        while self._waking:
+            await asyncio.wait(self._waking)
 
 
 class KubernetesHandler(RequestHandler):
