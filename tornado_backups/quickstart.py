@@ -17,7 +17,7 @@ from tornado_backups.domain.errors import StartupError
 PASSWORD_FILE = "admin-password"  # noqa: S105 - a file's name
 CONFIG_FOLDER = "config"
 
-MANIFEST_WITH_PASSWORD = """\
+HASH_MANIFEST = """\
 apiVersion: v1
 kind: Secret
 metadata:
@@ -101,7 +101,7 @@ def make_folder(folder: Path, namespace: str) -> bool:
         secret_file = tree / "v1" / "secrets" / "quickstart.yaml"
         if not secret_file.exists():
             password = password_file.read_text(encoding="utf-8").strip()
-            _write(secret_file, MANIFEST_WITH_PASSWORD.format(password=encode_password(password)))
+            _write(secret_file, HASH_MANIFEST.format(password=encode_password(password)))
         _write(kinds / "backupusers" / "admin.yaml", ADMIN, replace=False)
         _write(kinds / "backupcollections" / "example.yaml", EXAMPLE, replace=False)
     except OSError as error:
