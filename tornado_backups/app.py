@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,8 @@ from tornado_backups.services.metrics import Metrics
 from tornado_backups.services.pings import Pings
 from tornado_backups.services.removal import Rotation
 from tornado_backups.services.sessions import Sessions
-from tornado_backups.services.upload import UploadLimits, Uploads
+from tornado_backups.services.upload import Uploads
+from tornado_backups.services.upload_request import UploadLimits
 from tornado_backups.web.connections import BoundedServer
 from tornado_backups.web.context import Context, WebSettings
 from tornado_backups.web.listening import open_sockets, tls_context
@@ -149,7 +151,7 @@ class Server:
         """Prove that configuration, storage and database can be used, then listen; raises ``StartupError``."""
         settings = self.settings
         prepare_data_dir(settings)
-        from_systemd = systemd.listen_sockets()
+        from_systemd = inherited_sockets()
         sockets = from_systemd or open_sockets(settings.listen)
         await self.source.open()
         await self.store.open()
@@ -193,6 +195,7 @@ class Server:
             clock,
             settings.maintenance_interval,
             settings.scrub_interval,
+            settings.lease_time,
         )
         self.context = Context(
             settings=web_settings(settings),
@@ -298,6 +301,14 @@ class Server:
         deadline = self.clock.monotonic() + seconds
         while self.context.transfers and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.05)
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """Return the sockets that systemd handed over; raises ``StartupError`` for descriptors that are none."""
+    try:
+        return systemd.listen_sockets()
+    except OSError as error:
+        raise StartupError(f"cannot use the sockets handed over by systemd: {error}") from None
 
 
 def prepare_data_dir(settings: Settings) -> None:
