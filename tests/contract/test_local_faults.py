@@ -283,13 +283,14 @@ async def test_a_cancelled_read_closes_its_file_once_the_thread_is_done(tmp_path
     await store.open()
     await put(store, KEY, pattern(4 * MIB))
     before = len(os.listdir("/proc/self/fd"))
-    for turns in range(8):
+    for turns in range(40):
         task = asyncio.ensure_future(get(store, KEY, 0, 4 * MIB))
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await store.probe()
+    for _ in range(8):
+        await store.in_data_thread(lambda: None)
     assert await get(store, KEY, 0, 4 * MIB) == pattern(4 * MIB)
     assert len(os.listdir("/proc/self/fd")) <= before
     await store.close()

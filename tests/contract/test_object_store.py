@@ -350,6 +350,8 @@ async def test_closing_twice_and_opening_again_on_the_same_place_works(place: Pl
         await store.delete(KEY)
         await store.close()
         await store.close()
+        with pytest.raises(StorageUnavailable):
+            await store.size(KEY)
 
 
 @gen_test

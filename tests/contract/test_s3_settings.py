@@ -283,11 +283,16 @@ async def test_over_tls_payloads_go_unsigned_and_come_back_bit_for_bit(
 
 
 @gen_test
-async def test_over_plain_http_payloads_are_signed(moto_place: S3Place) -> None:
-    store = moto_place.store()
+@pytest.mark.parametrize("signed", [True, False])
+async def test_over_plain_http_payloads_are_signed_unless_told_otherwise(moto_place: S3Place, signed: bool) -> None:
+    server = moto_place.server
+    store = S3Store.from_url(server.url(prefix=moto_place.prefix, **({} if signed else {"signPayload": "false"})), 60)
     await store.open()
+    data = pattern(6 * MIB)
+    await put(store, "c/id/x", data)
+    assert await get(store, "c/id/x", 0, len(data)) == data
     assert store._opened is not None
-    assert store._opened._config().s3["payload_signing_enabled"] is True
+    assert store._opened._config().s3["payload_signing_enabled"] is signed
     await store.close()
 
 

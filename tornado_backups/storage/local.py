@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -71,20 +71,26 @@ class LocalStore:
 
     async def in_data_thread(self, work: Callable[[], _T]) -> _T:
         """Run a short blocking call (a write, a read)."""
-        return await asyncio.get_running_loop().run_in_executor(self._data_threads, work)
+        return await self._submit(self._data_threads, work)
 
     async def in_slow_thread(self, work: Callable[[], _T]) -> _T:
         """Run a blocking call that may wait for the disk (fsync, unlink, listing)."""
-        return await asyncio.get_running_loop().run_in_executor(self._slow_threads, work)
+        return await self._submit(self._slow_threads, work)
+
+    def _submit(self, threads: ThreadPoolExecutor, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        try:
+            return asyncio.get_running_loop().run_in_executor(threads, work)
+        except RuntimeError:  # what a pool says that was shut down
+            raise StorageUnavailable("use", "", "the storage is closed") from None
 
     async def begin(self, key: str, expected_bytes: int | None = None) -> LocalSink:
         """Start an object; nothing is on the disk before the first :data:`CHUNK_BYTES` or the end."""
         return LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders)
 
-    async def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from ``start``, in buffers of :data:`CHUNK_BYTES`."""
         segments = check_key("read", key)
-        descriptor, size = await self.in_data_thread(lambda: self._open(key, segments))
+        descriptor, size = await self._opened(lambda: self._open(key, segments))
         reading: asyncio.Future[bytes] | None = None
         try:
             if start + length > size:
@@ -101,6 +107,14 @@ class LocalStore:
                 os.close(descriptor)
             else:  # cancelled while a thread reads: the descriptor's number must not be reused under it
                 reading.add_done_callback(lambda done: _close_after(done, descriptor))
+
+    async def _opened(self, work: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+        opening = asyncio.ensure_future(self.in_data_thread(work))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:  # the thread opens the file all the same
+            opening.add_done_callback(_close_opened)
+            raise
 
     def _open(self, key: str, segments: tuple[str, ...]) -> tuple[int, int]:
         with local_files.translated("read", key):
@@ -186,6 +200,7 @@ class LocalSink:
         self._gathered_bytes = 0
         self._descriptor = -1
         self._written_bytes = 0
+        self._advised_bytes = 0
         self._made_temporary = False
         self._made_object = False
         self._ended = ""
@@ -237,15 +252,16 @@ class LocalSink:
                 count = os.write(self._descriptor, rest)
                 self._written_bytes += count
                 rest = rest[count:]
-                if self._written_bytes % WRITE_BACK_BYTES < count:
+                if self._written_bytes - self._advised_bytes >= WRITE_BACK_BYTES:
                     self._begin_write_back()
 
     def _begin_write_back(self) -> None:
-        # On Linux DONTNEED starts writing dirty pages and drops clean ones: the last fsync has little left to do, and
-        # the page cache of a memory-limited service does not fill with backups.
+        # On Linux DONTNEED starts writing dirty pages and drops clean ones. Each stretch is named twice, first dirty
+        # and then clean: the last fsync has little left to do, and a backup, seldom read soon, displaces no other page.
         if hasattr(os, "posix_fadvise"):
-            begin = max(0, self._written_bytes - 2 * WRITE_BACK_BYTES)
-            os.posix_fadvise(self._descriptor, begin, 0, os.POSIX_FADV_DONTNEED)
+            begin = max(0, self._advised_bytes - WRITE_BACK_BYTES)
+            self._advised_bytes = self._written_bytes
+            os.posix_fadvise(self._descriptor, begin, self._written_bytes - begin, os.POSIX_FADV_DONTNEED)
 
     def _publish(self) -> None:
         with self._lock, local_files.translated("complete", self._key):
@@ -296,6 +312,11 @@ def _pread(descriptor: int, count: int, offset: int, key: str) -> bytes:
     if not data:
         raise ObjectDamaged("read", key, f"the file ends at {offset} while it is being read")
     return data
+
+
+def _close_opened(done: asyncio.Future[tuple[int, int]]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        os.close(done.result()[0])
 
 
 def _close_after(done: asyncio.Future[bytes], descriptor: int) -> None:

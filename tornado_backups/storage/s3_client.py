@@ -27,6 +27,8 @@ from tornado_backups.storage.s3_url import S3Location
 # A file-like body costs a round trip for "Expect: 100-continue"; up to here it is cheaper to send it as it is.
 _WHOLE_BODY_BYTES = 64 * 1024
 
+_WATCH_SECONDS = 0.25
+
 _OPEN_FAULTS: tuple[type[Exception], ...] = (*FAULTS, ValueError)
 
 _log = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ class S3Client:
 
     def _config(self) -> AioConfig:
         styles = {None: "auto", True: "path", False: "virtual"}
-        over_tls = not (self.location.endpoint_url or "https:").startswith("http:")
+        plain_http = (self.location.endpoint_url or "https:").startswith("http:")
         return AioConfig(
             connect_timeout=self.limits.connect_seconds,
             read_timeout=self.limits.io_timeout_seconds,  # ``stall_seconds`` is the limit that counts
@@ -117,7 +119,10 @@ class S3Client:
             retries={"total_max_attempts": 1},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            s3={"addressing_style": styles[self.location.path_style], "payload_signing_enabled": not over_tls},
+            s3={
+                "addressing_style": styles[self.location.path_style],
+                "payload_signing_enabled": plain_http and self.location.sign_payload,
+            },
         )
 
     async def close(self) -> None:
@@ -175,7 +180,15 @@ class S3Client:
                 return await self._send(method, parameters)
             if len(body) <= _WHOLE_BODY_BYTES:
                 return await self._send(method, {**parameters, "Body": bytes(body)})
-            stream = PartBody(body[:], lambda: watch.reschedule(now() + patience))
+            due = now() + _WATCH_SECONDS
+
+            def watched() -> None:
+                nonlocal due
+                if now() >= due:  # setting the watch anew at every piece would cost a tenth of an upload's time
+                    due = now() + _WATCH_SECONDS
+                    watch.reschedule(now() + patience)
+
+            stream = PartBody(body[:], watched)
             try:
                 return await self._send(method, {**parameters, "Body": stream})
             finally:

@@ -21,6 +21,7 @@ OPTIONS = {
     "region": "the region that requests are signed for",
     "prefix": "put before every key as it stands, so end it with a slash",
     "profile": "the section of the AWS configuration files to use",
+    "signPayload": "false: no signed payload over plain http either; it never is over https",
     "partSizeMiB": "one size for all parts of an upload, 5 to 5120",
 }
 """Every query option with its meaning; ``disable_https``, ``use_path_style`` and ``awssdk`` are taken as Go does."""
@@ -44,6 +45,7 @@ class S3Location:
     path_style: bool | None = None
     profile: str | None = None
     part_bytes: int = 0
+    sign_payload: bool = True
 
     def __str__(self) -> str:
         return f"bucket {self.bucket!r} at {self.endpoint_url or 'AWS'}"
@@ -72,6 +74,7 @@ def parse_s3_url(url: str) -> S3Location:
         path_style=_boolean(options, "s3ForcePathStyle", True if google else None),
         profile=options.get("profile"),
         part_bytes=_part_bytes(options),
+        sign_payload=_boolean(options, "signPayload", True) is not False,
     )
 
 
