@@ -15,7 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
-from tornado_backups.domain.errors import BackupError, ObjectMissing
+from tornado_backups.domain.errors import BackupError, DatabaseUnavailable, ObjectMissing
 from tornado_backups.domain.model import Lease, StoredObject
 from tornado_backups.ports import Clock, ObjectStore, Registry
 from tornado_backups.services.alerts import Alerts
@@ -28,7 +28,6 @@ from tornado_backups.services.verify import Reading
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "maintenance"
-LEASE_SECONDS = 120.0
 INTENTS_AT_A_TIME = 100
 OBJECTS_PER_PASS = 5000
 KEYS_AT_A_TIME = 500
@@ -51,6 +50,7 @@ class Maintenance:
         clock: Clock,
         interval_seconds: float,
         scrub_seconds: float,
+        lease_seconds: float,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -61,6 +61,7 @@ class Maintenance:
         self._clock = clock
         self._interval_seconds = interval_seconds
         self._scrub_seconds = scrub_seconds
+        self._lease_seconds = lease_seconds
         self._lease: Lease | None = None
         self._running: asyncio.Task[None] | None = None
         self._sweep: AsyncIterator[StoredObject] | None = None
@@ -92,12 +93,14 @@ class Maintenance:
             self._scrub,
         )
         failed = False
+        heartbeat = asyncio.create_task(self._keep_lease())
         try:
             for step in steps:
                 failed |= not await self._attempt(step)
                 if self._lease is None:
                     return  # another server does the work, or the database is away
         finally:
+            heartbeat.cancel()
             await self._attempt(self._give_lease_back)
             self._metrics.add("maintenance_passes_total", result="failed" if failed else "ok")
             if not failed:
@@ -106,8 +109,6 @@ class Maintenance:
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
         try:
             await step()
-            if self._lease is not None and not await self._registry.renew_lease(self._lease, LEASE_SECONDS):
-                self._lease = None
         except BackupError as error:
             log.warning("maintenance: %s: %s", step.__name__.strip("_"), error.sentence)
             return False
@@ -117,7 +118,18 @@ class Maintenance:
         return True
 
     async def _take_lease(self) -> None:
-        self._lease = await self._registry.acquire_lease(LEASE_NAME, LEASE_SECONDS)
+        self._lease = await self._registry.acquire_lease(LEASE_NAME, self._lease_seconds)
+
+    async def _keep_lease(self) -> None:
+        """Renew the lease while a pass runs, however long a step takes; a lost one ends the pass after its step."""
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            try:
+                if self._lease is not None and not await self._registry.renew_lease(self._lease, self._lease_seconds):
+                    log.warning("maintenance: another server took over")
+                    self._lease = None
+            except DatabaseUnavailable as error:
+                log.warning("maintenance: the lease is not renewed: %s", error.sentence)
 
     async def _give_lease_back(self) -> None:
         lease, self._lease = self._lease, None
