@@ -39,6 +39,7 @@ from tornado_backups.domain.errors import (
 from tornado_backups.domain.model import Actor
 from tornado_backups.web.context import Context
 from tornado_backups.web.errors import KEPT_TO_THE_LOG, body_of, headers_of, status_of
+from tornado_backups.web.fields import check_framing
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class ApiHandler(RequestHandler):
         self.address = self._client_address()
         if self.limit:
             await self._count_against_limit()
+        check_framing(self.request.headers.get)
         method = self.request.method or ""
         if getattr(self, f"on_{method.lower()}", None) is None:
             raise MethodNotAllowed(f"this path does not know the method {method[:20]}", self.allowed_methods())
@@ -281,6 +283,16 @@ class ApiHandler(RequestHandler):
             await self.flush()
         except StreamClosedError:
             return  # the client did not wait for its answer; on_connection_close cleans up
+        self._say_no_more()
+
+    def _say_no_more(self) -> None:
+        """Keep Tornado from a second answer, a bare 400, to a body whose framing breaks behind the first one.
+
+        A proxy in front of us might pass it on as the answer to somebody else's request.
+        """
+        stream = self.wire.stream
+        if stream is not None:
+            setattr(stream, "write", _write_nothing)  # noqa: B010 - a method, of this one instance
 
     def _end(self) -> None:
         """Finish a request that was refused while its body arrived, and close the connection."""
@@ -374,6 +386,12 @@ class ApiHandler(RequestHandler):
         await self._refuse(TransferTimeout(sentence))
         if not self.gone.is_set():
             self._end()
+
+
+def _write_nothing(data: bytes | memoryview) -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 UNREADABLE = "the path or a parameter cannot be read"

@@ -22,6 +22,7 @@ from tornado_backups.domain.errors import BadRequest, RangeNotSatisfiable
 Getter = Callable[[str], str | None]
 """Looks a header up by its name in any case, as ``headers.get`` does; None when the request has none."""
 
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _RANGE: Final = re.compile(r"([0-9]+)-([0-9]*)|-([0-9]+)")
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _BARE_ITEM: Final = r'(?:"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"|:[A-Za-z0-9+/=]*+:|[A-Za-z0-9*?.+\-_/:%]++)'
@@ -45,6 +46,20 @@ class ByteRange:
     def content_range(self, size_bytes: int) -> str:
         """Return the ``Content-Range`` of a 206 for an object of this size (RFC 9110, 14.4)."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size_bytes}"
+
+
+def check_framing(get: Getter) -> None:
+    """Raise ``BadRequest`` when it is in doubt where the body ends (RFC 9112, 6.3): request smuggling lives on that.
+
+    A length and an encoding at once, another encoding than ``chunked``, or anything but one plain number as length.
+    """
+    length, encoding = get("Content-Length"), get("Transfer-Encoding")
+    if encoding is not None and length is not None:
+        raise BadRequest("the request has both Content-Length and Transfer-Encoding; send one of them")
+    if encoding is not None and encoding.strip(" \t").lower() != "chunked":
+        raise BadRequest("the Transfer-Encoding is not supported; 'chunked' is right")
+    if length is not None and not _LENGTH.fullmatch(length.strip(" \t")):
+        raise BadRequest("Content-Length is not one number of bytes")
 
 
 def parse_range(value: str, size_bytes: int) -> ByteRange | None:

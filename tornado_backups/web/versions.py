@@ -16,7 +16,6 @@ from tornado.httputil import HTTPServerRequest
 
 from tornado_backups.domain.errors import (
     AppendOnly,
-    BadRequest,
     NotAuthenticated,
     NotFound,
     Protected,
@@ -122,8 +121,6 @@ class VersionsHandler(TransferHandler):
             self._form = FormReader.from_content_type(content_type)
         digest_of = fields.declared_digest if self._form is None else fields.declared_form_digest
         declared = request.headers.get("Content-Length")
-        if declared is not None and not (declared.isascii() and declared.isdigit()):
-            raise BadRequest("Content-Length is not a number of bytes")
         return UploadRequest(
             actor=self.session_actor(),
             collection=self.path_kwargs["collection"],
