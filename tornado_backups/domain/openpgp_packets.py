@@ -59,6 +59,8 @@ _OTHER_PACKETS: Final = {
     19: "a modification detection code",
 }
 
+_LARGE_PARTIAL: Final = 0xE7  # the length octet of a part of 128 bytes
+
 # Chunks this small would cost an interpreter step each: one expression walks over any run of them.
 _SMALL_PARTIALS: Final = re.compile(
     b"(?:" + b"|".join(b"\\x%02x.{%d}" % (0xE0 + power, 1 << power) for power in range(7)) + b")*+", re.DOTALL
@@ -115,7 +117,13 @@ class PacketWalk:
             if self._then is _Then.NOTHING:
                 at = end
                 break
-            taken = self._read_length(data, at) if self._then is _Then.LENGTH else self._read_packet(data, at)
+            if self._then is _Then.LENGTH:
+                at = self._pass_partials(data, at, end)
+                if at == end:
+                    break
+                taken = self._read_length(data, at)
+            else:
+                taken = self._read_packet(data, at)
             if not taken:
                 self._held = bytes(data[at:])
                 break
@@ -134,6 +142,14 @@ class PacketWalk:
                 f"the OpenPGP message stops after {self._offset + len(self._held)} bytes, "
                 "in the middle of a packet; send the whole message"
             )
+
+    def _pass_partials(self, data: bytes | memoryview, at: int, end: int) -> int:
+        """Walk over partial lengths with their bytes, as GnuPG writes one for every 8 KiB; return where they end."""
+        while at < end and _LARGE_PARTIAL <= data[at] < 0xFF:
+            at += 1 + (1 << (data[at] & 0x1F))
+        if at > end:
+            self._body_bytes, at = at - end, end
+        return at
 
     def _read_length(self, data: bytes | memoryview, at: int) -> int:
         """Read the length that follows a partial one; return the octets taken, 0 when more are needed."""

@@ -28,12 +28,10 @@ from tornado_backups.domain.model import Collection, Intent, Version
 from tornado_backups.domain.openpgp import MessageCheck
 from tornado_backups.domain.rotation import RotationPlan, plan_rotation
 from tornado_backups.ports import Clock, ObjectStore, Registry, UploadSink
+from tornado_backups.services.gathering import SMALLEST_BYTES, Gathered, Shares
 from tornado_backups.services.upload_request import Client, UploadRequest, too_large
 
 log = logging.getLogger(__name__)
-
-WRITE_BUFFER_BYTES = 64 * 1024
-"""Smaller pieces are gathered up to this before they cost a thread call; larger ones pass through uncopied."""
 
 COMMIT_ATTEMPTS = 5
 COMMIT_RETRY_SECONDS = 1.0
@@ -47,6 +45,7 @@ class Room:
     store: ObjectStore
     clock: Clock
     hashing: Executor
+    shares: Shares
     lease_seconds: float
     stored: Callable[[Collection, Version, RotationPlan], None]
     ended: Callable[[Upload], None]
@@ -100,13 +99,15 @@ class Upload:
         self._client = client
         self._check = MessageCheck()
         self._sha256 = hashlib.sha256()
-        self._buffer = bytearray()
+        self._gathered = Gathered()
+        self._flight: asyncio.Task[None] | None = None
         self._lease_lost = False
         self._outcome_unknown = False
         self._ending: asyncio.Future[None] | None = None
         self._writing = asyncio.Lock()
         self._renewed_at = renewed_at
         self._heartbeat = asyncio.create_task(self._keep_lease())
+        room.shares.join(self)
 
     @property
     def needs_grace(self) -> bool:
@@ -116,38 +117,52 @@ class Upload:
     async def write(self, data: bytes) -> None:
         """Take the next bytes of the file: count, check, hash, store; awaiting it is the back-pressure.
 
-        Raises ``QuotaExceeded`` at the first byte too many, ``NotEncrypted``, ``LeaseLost`` or a ``StorageError``;
-        the caller then calls :meth:`abort`.
+        What was gathered is hashed and stored while the next bytes arrive, so that what goes wrong there may be raised
+        by a later call or by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many, ``NotEncrypted``,
+        ``LeaseLost`` or a ``StorageError``; the caller then calls :meth:`abort`.
         """
         self.received_bytes += len(data)
         if self._allowed_bytes is not None and self.received_bytes > self._allowed_bytes:
             raise too_large(self.received_bytes, self._allowed_bytes, declared=False)
         self._check.feed(data)
-        if not self._buffer and len(data) >= WRITE_BUFFER_BYTES:
-            await self._pass_on(data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= WRITE_BUFFER_BYTES:
-            await self._pass_on(self._take_buffer())
+        self._gathered.add(data)
+        if self._gathered.size_bytes >= self._room.shares.each_bytes:
+            await self._landed()
+            self._raise_if_ended()
+            self._flight = asyncio.create_task(self._pass_on(self._gathered.take()))
 
-    def _take_buffer(self) -> bytes:
-        data = bytes(self._buffer)
-        self._buffer.clear()
-        return data
+    async def _landed(self) -> None:
+        """Wait for what is being hashed and stored; raises what went wrong with it."""
+        if self._flight is not None:
+            await self._flight
 
-    async def _pass_on(self, data: bytes) -> None:
+    async def _pass_on(self, pieces: list[bytes]) -> None:
         async with self._writing:
             self._raise_if_ended()
-            if len(data) < WRITE_BUFFER_BYTES:
-                self._sha256.update(data)
-                await self._sink.write(data)
-                return
             # Both release the interpreter lock, so hashing costs no time of its own while the storage is written.
-            hashed = asyncio.get_running_loop().run_in_executor(self._room.hashing, self._sha256.update, data)
+            hashed = asyncio.get_running_loop().run_in_executor(self._room.hashing, self._hash, pieces)
             try:
-                await self._sink.write(data)
+                for piece in pieces:
+                    await self._sink.write(piece)
             finally:
                 await hashed
+
+    def _hash(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._sha256.update(piece)
+
+    async def _pass_rest_on(self) -> None:
+        """Wait for what is on its way and send the rest after it: a small one is not worth a thread call."""
+        await self._landed()
+        rest = self._gathered.take()
+        if sum(map(len, rest)) >= SMALLEST_BYTES:
+            await self._pass_on(rest)
+            return
+        async with self._writing:
+            self._raise_if_ended()
+            self._hash(rest)
+            for piece in rest:
+                await self._sink.write(piece)
 
     def _raise_if_ended(self) -> None:
         if self._lease_lost:
@@ -162,8 +177,7 @@ class Upload:
         ``DigestMismatch``, quota while rotation is withheld), and ``UploadCancelled`` when the client has gone before
         the version was registered. The caller then calls :meth:`abort`.
         """
-        if self._buffer:
-            await self._pass_on(self._take_buffer())
+        await self._pass_rest_on()
         self._check.finish()
         sha256 = self._sha256.hexdigest()
         declared = self._request.declared_sha256
@@ -187,7 +201,7 @@ class Upload:
 
     def _finish(self) -> None:
         self._heartbeat.cancel()
-        self._room.ended(self)
+        self._leave()
         self._ending = asyncio.get_running_loop().create_future()
         self._ending.set_result(None)
 
@@ -243,12 +257,19 @@ class Upload:
     async def _undo(self) -> None:
         self._heartbeat.cancel()
         try:
+            if self._flight is not None:
+                # What it met is of no interest any more: whoever aborts knows why.
+                await asyncio.gather(self._flight, return_exceptions=True)
             async with self._writing:
                 if not self._outcome_unknown:
                     await undo(self._room.registry, self._room.store, self._intent, self._sink)
         finally:
-            self._buffer.clear()
-            self._room.ended(self)
+            self._gathered.take()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._room.shares.leave(self)
+        self._room.ended(self)
 
     async def _keep_lease(self) -> None:
         """Renew the lease every third of its life; once it cannot be ours any more, let nothing be written."""

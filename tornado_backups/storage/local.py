@@ -26,7 +26,12 @@ from tornado_backups.storage import local_files
 from tornado_backups.storage.keys import RESERVED, check_key
 
 CHUNK_BYTES = 512 * 1024
-"""Writes are gathered to at least this, and reads are this large: one thread call each (docs/performance.md)."""
+"""Writes are gathered to this, and reads are this large: one thread call each (docs/performance.md)."""
+
+GATHERED_BYTES = 4 * 1024 * 1024
+"""What all sinks gather together: when many run, each gathers less than :data:`CHUNK_BYTES`."""
+
+_FEWEST_GATHERED_BYTES = 64 * 1024
 
 WRITE_BACK_BYTES = 8 * 1024 * 1024
 """How much is written before the kernel is asked to begin putting it on the disk."""
@@ -50,6 +55,7 @@ class LocalStore:
         self._data_threads = ThreadPoolExecutor(_THREADS, "storage-data")
         self._slow_threads = ThreadPoolExecutor(_THREADS, "storage-slow")
         self._durable_folders: set[str] = set()
+        self._gathering: set[LocalSink] = set()
 
     async def open(self) -> None:
         """Make the folder and prove that it can be written and read back; raise ``StartupError`` if not."""
@@ -85,7 +91,18 @@ class LocalStore:
 
     async def begin(self, key: str, expected_bytes: int | None = None) -> LocalSink:
         """Start an object; nothing is on the disk before the first :data:`CHUNK_BYTES` or the end."""
-        return LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders)
+        sink = LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders)
+        self._gathering.add(sink)
+        return sink
+
+    @property
+    def gathered_bytes(self) -> int:
+        """How much one sink gathers now before it goes to a thread."""
+        return max(_FEWEST_GATHERED_BYTES, min(CHUNK_BYTES, GATHERED_BYTES // max(1, len(self._gathering))))
+
+    def ended(self, sink: LocalSink) -> None:
+        """Count a sink no more; repeatable."""
+        self._gathering.discard(sink)
 
     async def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from ``start``, in buffers of :data:`CHUNK_BYTES`."""
@@ -206,10 +223,10 @@ class LocalSink:
         self._ended = ""
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes; goes to a thread once :data:`CHUNK_BYTES` are gathered."""
+        """Take the next bytes; goes to a thread once enough are gathered."""
         self._gathered.append(data)
         self._gathered_bytes += len(data)
-        if self._gathered_bytes >= CHUNK_BYTES:
+        if self._gathered_bytes >= self._store.gathered_bytes:
             await self._store.in_data_thread(self._flush)
 
     async def complete(self) -> None:
@@ -217,10 +234,12 @@ class LocalSink:
 
         A failed fsync is final: the kernel may have dropped the bytes and would call a second one a success.
         """
+        self._store.ended(self)
         await self._store.in_slow_thread(self._publish)
 
     async def abort(self) -> None:
         """Remove the temporary file or the completed object, and the folder this empties; repeatable."""
+        self._store.ended(self)
         await self._store.in_slow_thread(self._undo)
 
     def _flush(self) -> None:
