@@ -35,7 +35,7 @@ REPOSITORY = "/api/stable/repository/collection"
 def message(payload_bytes: int = 100, filler: bytes = b"x") -> bytes:
     """Return a well-formed binary OpenPGP message: a symmetric session key packet and one encrypted-data packet."""
     session_key = bytes([4, 9, 3, 8]) + b"saltsalt" + bytes([96])
-    body = b"\x01" + (filler * payload_bytes)[:payload_bytes]
+    body = b"\x01" + (filler * (payload_bytes // len(filler) + 1))[:payload_bytes]
     length = b"\xff" + len(body).to_bytes(4, "big")
     return bytes([0xC3, len(session_key)]) + session_key + bytes([0xD2]) + length + body
 

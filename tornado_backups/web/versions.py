@@ -7,7 +7,11 @@ Does not own: the steps of an upload (``services/upload``) and what makes a down
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import socket
+import sys
+import termios
 import time
 from contextlib import aclosing
 from typing import Any
@@ -204,6 +208,7 @@ class VersionHandler(TransferHandler):
 
     starts_work = frozenset({"GET", "HEAD"})
     _sent_bytes = 0
+    _acknowledged = 0
 
     async def on_get(self) -> None:
         """Send the stored bytes, whole or one range of them."""
@@ -265,10 +270,11 @@ class VersionHandler(TransferHandler):
         self.finish()
 
     def idle_since(self) -> float:
-        """A slow reader moves on as long as the kernel takes bytes from our buffer."""
-        done = getattr(self.wire.stream, "_total_write_done_index", 0)
-        if done != getattr(self, "_write_done", None):
-            self._write_done = done
+        """A slow reader moves on as long as its side of the connection acknowledges bytes."""
+        stream = self.wire.stream
+        done = getattr(stream, "_total_write_done_index", 0) - unacknowledged_bytes(stream.socket)
+        if done != self._acknowledged:
+            self._acknowledged = done
             self._progress()
         return self._progress_at
 
@@ -319,3 +325,11 @@ class VersionHandler(TransferHandler):
             version=version.number if version else self.path_kwargs["version"],
             **details,
         )
+
+
+def unacknowledged_bytes(connection: socket.socket) -> int:
+    """Return how many written bytes the kernel still holds: megabytes, where it asks for more only in large steps."""
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0  # no such question for this kind of socket: what the kernel takes is what counts then
