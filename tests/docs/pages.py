@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SHELLS = ("sh", "bash", "shell", "console")
 _BLOCK = re.compile(
     r"(?:^[ ]*<!-- (?P<mark>[^\n]*?) -->[ ]*\n(?:[ ]*\n)?)?"
-    r"^(?P<indent>[ ]*)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```[ ]*$",
+    r"^(?P<indent>[ ]*)(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)(?P=fence)[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
 _PAGE_MARK = re.compile(r"^<!-- page not run: (.+?) -->$", re.MULTILINE)
@@ -88,6 +88,11 @@ def blocks(page: str) -> list[Block]:
         )
         for found in _BLOCK.finditer(text)
     ]
+
+
+def prose(page: str) -> str:
+    """Return a page's text without its fenced blocks."""
+    return _BLOCK.sub("", read(page))
 
 
 def why_page_is_not_run(page: str) -> str:

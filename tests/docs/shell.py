@@ -24,9 +24,11 @@ from tests.docs.pages import ROOT, Block
 
 PORT_IN_DOCS = "127.0.0.1:8080"
 BLOCK_SECONDS = 60
+TIMED_OUT = 124
+"""What timeout(1) says."""
 SERVER = "tornado-backups quickstart --dir tornado-backups-data"
+ANY_PORT = "127.0.0.1:0"
 HASTE = {
-    "BR_LISTEN": "127.0.0.1:0",
     "BR_RATE_DEFAULT_LIMIT": "0",
     "BR_RATE_AUTH_LIMIT": "0",
     "BR_RATE_COLLECTION_HEALTH_LIMIT": "0",
@@ -72,26 +74,30 @@ class Reader:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BR_", "PG", "AWS_"))}
         first = [str(programs), more.get("PATH", ""), str(Path(sys.executable).parent), inherited["PATH"]]
         own = {"HOME": str(self.folder), "PATH": os.pathsep.join(filter(None, first)), "PYTHONPATH": str(ROOT)}
-        return {**inherited, "LC_ALL": "C.UTF-8", **more, **own}
+        return {**inherited, "LC_ALL": "C.UTF-8", **HASTE, **more, **own}
 
     def _make_home(self) -> None:
         """Let gpg ask nobody for a passphrase, whatever the page leaves to its questions."""
         gnupg = self.folder / ".gnupg"
         gnupg.mkdir(mode=0o700)
         (gnupg / "passphrase").write_text("correct horse battery staple\n")
-        (gnupg / "gpg.conf").write_text(f"batch\npinentry-mode loopback\npassphrase-file {gnupg}/passphrase\n")
+        settings = ("batch", "pinentry-mode loopback", f"passphrase-file {gnupg}/passphrase", "s2k-count 1024")
+        (gnupg / "gpg.conf").write_text("\n".join(settings) + "\n")
         subprocess.run(["gpg", "--list-keys"], env=self.environment, check=True, capture_output=True)
 
     def serve(self, command: str = SERVER) -> None:
-        """Start the page's server and wait until it listens."""
+        """Start the page's server, in place of the one that runs, and wait until it listens."""
+        self._stop_server()
+        self._log.clear()
+        listen = ANY_PORT if self._address == PORT_IN_DOCS else self._address
         self._server = subprocess.Popen(
-            ["bash", "-c", f"exec {command.replace(PORT_IN_DOCS, HASTE['BR_LISTEN']).strip()}"],
+            ["bash", "-c", f"exec {command.replace(PORT_IN_DOCS, listen).strip()}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.folder,
-            env={**self.environment, **HASTE},
+            env={**self.environment, "BR_LISTEN": listen},
         )
         listening = threading.Event()
         self._log_reader = threading.Thread(target=self._read_log, args=(self._server, listening), daemon=True)
@@ -100,6 +106,12 @@ class Reader:
         found = _LISTENING.search(self.log)
         assert found, f"the server does not listen:\n{self.log}"
         self._address = found[1]
+
+    def _stop_server(self) -> None:
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(30)
+            self._log_reader.join(10)
 
     def _read_log(self, server: subprocess.Popen[str], listening: threading.Event) -> None:
         assert server.stdout is not None
@@ -122,7 +134,8 @@ class Reader:
         call = f"source {script} < /dev/null > {output} 2>&1"
         status = self._tell(f"({call})" if block.status else call)
         printed = output.read_text(encoding="utf-8", errors="replace").replace(self._address, PORT_IN_DOCS)
-        assert status == block.status, f"{block.place} ended with {status}:\n{printed}\n-- server --\n{self.log}"
+        logs = [self.log, *(path.read_text() for path in self.folder.glob("*.log"))]
+        assert status == block.status, "\n".join([f"{block.place} ended with {status}:", printed, "-- logs --", *logs])
         return printed
 
     def _tell(self, call: str) -> int:
@@ -133,7 +146,8 @@ class Reader:
         self._shell.stdin.flush()
         with selectors.DefaultSelector() as selector:
             selector.register(self._shell.stdout, selectors.EVENT_READ)
-            assert selector.select(BLOCK_SECONDS), f"not done after {BLOCK_SECONDS} s: {call}"
+            if not selector.select(BLOCK_SECONDS):
+                return TIMED_OUT
         answer = self._shell.stdout.readline()
         return int(answer) if answer else self._shell.wait(5)
 
@@ -142,10 +156,7 @@ class Reader:
         with contextlib.suppress(ProcessLookupError):  # a block that failed ended the shell
             os.killpg(self._shell.pid, signal.SIGKILL)
         self._shell.communicate()
-        if self._server is not None:
-            self._server.terminate()
-            self._server.wait(30)
-            self._log_reader.join(10)
+        self._stop_server()
         subprocess.run(["gpgconf", "--kill", "all"], env=self.environment, check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -82,7 +82,7 @@ def base_name(name: str) -> str:
 
 @pytest.mark.parametrize("expression", expressions())
 def test_each_expression_uses_metrics_and_labels_that_exist(expression: str) -> None:
-    names = [name for name in metrics_in(expression)]
+    names = list(metrics_in(expression))
     assert all(base_name(name) in documented() for name in names), names
     for name, inside in SELECTOR.findall(expression):
         labels = {label for label, _ in MATCHER.findall(inside)}

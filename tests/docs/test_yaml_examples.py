@@ -1,12 +1,17 @@
-"""Every YAML example in docs/yaml.md loads without a fault, and every field there is stands in one and in the text."""
+"""Every YAML example of users, collections and secrets loads without a fault, wherever it stands.
+
+And in docs/yaml.md every field there is stands in an example and in the text.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from tests.docs.pages import Block, blocks, pages, read
 from tornado_backups.config.manifests import Reading, Secret, read_collection, read_secret, read_user
 from tornado_backups.config.manifests_collection import (
     ACCESS_FIELDS,
@@ -24,11 +29,13 @@ from tornado_backups.config.manifests_user import (
     ROLE_SPELLINGS,
     USER_FIELDS,
 )
-from tornado_backups.config.yaml_nodes import Fields, Items, Node, Scalar, parse
+from tornado_backups.config.yaml_nodes import Fields, Items, Node, Scalar, from_plain, parse
 from tornado_backups.domain.model import Collection, User
 
-PAGE = (Path(__file__).parents[2] / "docs/yaml.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = read("docs/yaml.md")
+EXAMPLES = [block.text for block in blocks("docs/yaml.md") if block.language == "yaml"]
+KINDS = ("BackupUser", "BackupCollection", "Secret")
+LEAST = {"filenameTemplate": "${version}", "maxBackupsCount": 1}
 
 
 def name_in(document: Fields) -> str:
@@ -62,6 +69,48 @@ def test_each_example_loads_without_a_fault(text: str) -> None:
         reading = read_secret(document, "docs/yaml.md", name)
     assert [str(fault) for fault in reading.faults()] == []
     assert reading.value()
+
+
+def objects_of(block: Block) -> list[dict[str, Any]]:
+    """Return the users, collections and secrets of a block; a bare ``spec`` is a collection's, shown in part."""
+    found = [each for each in yaml.safe_load_all(block.text) if isinstance(each, dict)]
+    whole = [each for each in found if each.get("kind") in KINDS]
+    parts = [{"kind": "BackupCollection", "spec": LEAST | each["spec"]} for each in found if set(each) == {"spec"}]
+    return whole + parts
+
+
+OBJECTS = [
+    pytest.param(page, value, id=f"{block.place} {number}")
+    for page in pages()
+    for block in blocks(page)
+    if block.language == "yaml"
+    for number, value in enumerate(objects_of(block), 1)
+]
+
+
+def secrets_of(page: str) -> dict[str, Secret]:
+    of_page = (value for where, value in (each.values for each in OBJECTS) if where == page)
+    found = {each["metadata"]["name"]: each for each in of_page if each["kind"] == "Secret"}
+    return {name: read_secret(from_plain(each, page), page, name).value() for name, each in found.items()}
+
+
+@pytest.mark.parametrize(("page", "value"), OBJECTS)
+def test_each_user_collection_and_secret_of_any_page_loads_without_a_fault(page: str, value: dict[str, Any]) -> None:
+    document = from_plain({"apiVersion": "backups.riotkit.org/v1alpha1", **value}, page)
+    name, lookup = name_in(document), secrets_of(page).get
+    reading: Reading[User] | Reading[Collection] | Reading[Secret]
+    if value["kind"] == "Secret":
+        reading = read_secret(document, page, name)
+    else:
+        reader = read_user if value["kind"] == "BackupUser" else read_collection
+        reading = reader(document, page, name, lookup)
+    assert [str(fault) for fault in reading.faults()] == []
+    assert reading.value()
+
+
+def test_examples_are_found_in_all_the_places_that_have_them() -> None:
+    found = {value.id.partition(":")[0] for value in OBJECTS}
+    assert found >= {"README.md", "docs/yaml.md", "docs/install-vps.md", "docs/rotation.md", "docs/windows.md"}
 
 
 def keys_below(node: Node) -> set[str]:
