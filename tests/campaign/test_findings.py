@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from tests.campaign import wire
-from tests.serving import REPOSITORY, RunningServer
+from tests.serving import REPOSITORY, RunningServer, ShiftedClock
+from tornado_backups.domain.errors import StartupError
+from tornado_backups.registry import sqlite_room
+from tornado_backups.registry.sqlite import SqliteRegistry
 
 UPLOAD = f"POST {REPOSITORY}/files/version HTTP/1.1\r\nHost: x\r\n"
 
@@ -36,3 +43,31 @@ def test_a_refused_upload_whose_chunks_break_afterwards_is_not_answered_again(se
     head = f"{UPLOAD}Authorization: Bearer wrong\r\nTransfer-Encoding: chunked\r\n\r\n"
     reply = wire.exchange(server.port, [head.encode(), b"no chunk size\r\n"], 10, pause=0.1)
     assert (reply.statuses, reply.rest, reply.ended) == ([401], b"", "closed")
+
+
+def test_the_database_is_written_on_a_full_disk_once_its_log_has_been_long_enough(tmp_path: Path) -> None:
+    path = tmp_path / "full.sqlite3"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    connection.execute("CREATE TABLE rows (number INTEGER)")
+    sqlite_room.reserve(connection)
+    log, file = (tmp_path / f"{path.name}-wal").stat().st_size, path.stat().st_size
+    assert log >= sqlite_room.RESERVE_BYTES <= file
+    for number in range(40):  # each commit appends at least a page to the log
+        connection.execute("INSERT INTO rows VALUES (?)", (number,))
+    assert sqlite_room.use_reserve(connection)
+    connection.execute("INSERT INTO rows VALUES (40)")
+    assert ((tmp_path / f"{path.name}-wal").stat().st_size, path.stat().st_size) == (log, file)
+    connection.close()
+
+
+def test_a_database_of_another_program_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE music (title TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    registry = SqliteRegistry(str(path), ShiftedClock(), "a server", exclusive=True)
+    with pytest.raises(StartupError, match="not one of this program"):
+        asyncio.run(registry.open())
+    assert path.read_bytes() == before

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from tornado_backups.domain.errors import BackupError, DatabaseUnavailable, StartupError, StorageFull
 from tornado_backups.ports import Clock
+from tornado_backups.registry import sqlite_room
 from tornado_backups.registry.dialect import Dialect
 from tornado_backups.registry.rows import microseconds
 from tornado_backups.registry.schema import migrate
@@ -107,6 +108,7 @@ class SqliteDriver:
         try:
             self._migrate(connection)
             if self._exclusive:
+                sqlite_room.reserve(connection)
                 self._transact(connection, release_all_leases())
         except sqlite3.Error as error:
             connection.close()
@@ -136,8 +138,14 @@ class SqliteDriver:
         if not transaction.reads_only and not self._file.is_still_there():
             log.error("registry: the database %s was moved, deleted or replaced; restart the server", self._path)
             raise DatabaseUnavailable("the database file was moved, deleted or replaced while the server was running")
+        connection = self._connection
         try:
-            return self._transact(self._connection, transaction)
+            try:
+                return self._transact(connection, transaction)
+            except sqlite3.Error as error:
+                if not sqlite_room.is_full(error) or not sqlite_room.use_reserve(connection):
+                    raise
+            return self._transact(connection, transaction)
         except sqlite3.Error as error:
             raise self._failed(transaction.name, error) from error
 

@@ -156,13 +156,14 @@ class DatabaseFile:
         if status.st_size == 0:
             raise damaged(self._path, "it is empty")
         self._identity = (status.st_dev, status.st_ino)
+        # Asked before anything that writes: somebody else's file stays as it is.
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
+            raise unusable(self._path, "it is a SQLite database, but not one of this program")
         if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise unusable(self._path, "its file system cannot share memory between processes; use a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA journal_size_limit = 16777216")
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone():
-            raise unusable(self._path, "it is a SQLite database, but not one of this program")
         if status.st_size <= _QUICK_CHECK_BYTES:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
