@@ -1,0 +1,1 @@
+"""Measures this server beside what a user would pick instead. Explained in docs/performance.md."""

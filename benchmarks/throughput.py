@@ -1,0 +1,117 @@
+"""How fast files go in and out, beside peers, in interleaved rounds. Owns: throughput and processor time."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import peers
+from benchmarks.client import Connection
+from benchmarks.ours import Ours, version_path
+from benchmarks.plan import Plan, s3_and_postgres
+from benchmarks.processes import Missing
+
+
+def measure_local(plan: Plan) -> None:
+    """Upload to and download from local files, ours and every WebDAV peer in turn, each ending in fsync."""
+    with plan.space() as folder, contextlib.ExitStack() as stack:
+        ours = stack.enter_context(Ours.running(folder / "ours"))
+        others = _webdav_peers(plan, folder, stack)
+        file, headers = plan.body(), ours.login()
+        gib = plan.file_mib / 1024
+        times: dict[str, list[float]] = defaultdict(list)
+        for number in range(plan.rounds + 1):
+            before = ours.process.cpu_seconds()
+            begin = time.monotonic()
+            ours.upload(file, headers)
+            took = time.monotonic() - begin
+            between = ours.process.cpu_seconds()
+            begin = time.monotonic()
+            with Connection.to(ours.port) as connection:
+                connection.receive_file(version_path("latest", "latest"), headers)
+            fetched = time.monotonic() - begin
+            cpu = (between - before, ours.process.cpu_seconds() - between)
+            measured = [("up", took), ("down", fetched), ("cpu-up", cpu[0] / gib), ("cpu-down", cpu[1] / gib)]
+            for peer in others:
+                before = peer.process.cpu_seconds()
+                measured.append((f"{peer.name} up", peer.upload(file)))
+                measured.append((f"{peer.name} cpu", (peer.process.cpu_seconds() - before) / gib))
+                measured.append((f"{peer.name} down", peer.download()))
+            if number:  # the first round warms every server up
+                for name, value in measured:
+                    times[name].append(value)
+    _tell_local(plan, times, [peer.name for peer in others])
+
+
+def _webdav_peers(plan: Plan, base: Path, stack: contextlib.ExitStack) -> list[peers.WebDav]:
+    starts: list[tuple[Callable[[], contextlib.AbstractContextManager[peers.WebDav]], tuple[str, ...]]] = [
+        (lambda: peers.nginx(base / "nginx"), ("upload-nginx", "download-nginx", "cpu-nginx")),
+        (lambda: peers.rclone_webdav(base / "webdav"), ("upload-webdav",)),
+    ]
+    for name, command in plan.servers.items():
+
+        def start(name: str = name, command: str = command) -> contextlib.AbstractContextManager[peers.WebDav]:
+            return peers.from_command_line(name, command, base / f"peer-{name}")
+
+        starts.append((start, (f"upload against {name}|ratio",)))
+    found: list[peers.WebDav] = []
+    for begin, keys in starts:
+        try:
+            found.append(stack.enter_context(begin()))
+        except Missing as reason:
+            plan.table.missing(keys, str(reason))
+    return found
+
+
+def _tell_local(plan: Plan, times: dict[str, list[float]], names: list[str]) -> None:
+    table, size = plan.table, plan.file_mib
+    table.add("upload", [size / each for each in times["up"]])
+    table.add("cpu-local", times["cpu-up"])
+    table.add("download", [size / each for each in times["down"]])
+    table.add("cpu-download", times["cpu-down"])
+    for name in names:
+        key = {"nginx WebDAV": "nginx", "rclone serve webdav": "webdav"}.get(name)
+        up = [theirs / ours for theirs, ours in zip(times[f"{name} up"], times["up"], strict=True)]
+        down = [theirs / ours for theirs, ours in zip(times[f"{name} down"], times["down"], strict=True)]
+        speed = f"{name}: {size / statistics.median(times[f'{name} up']):.0f} MiB/s"
+        table.add(f"upload-{key}" if key else f"upload against {name}|ratio", up, speed)
+        if key == "nginx":
+            table.add("cpu-nginx", times[f"{name} cpu"])
+        speed = f"{name}: {size / statistics.median(times[f'{name} down']):.0f} MiB/s"
+        table.add("download-nginx" if key == "nginx" else f"download against {name}|ratio", down, speed)
+
+
+def measure_s3(plan: Plan) -> None:
+    """Upload to one S3 endpoint: through our server, with ``rclone copyto``, with ``aws s3 cp``, in turn."""
+    with plan.space() as folder, s3_and_postgres(folder) as (setup, bucket):
+        file = plan.body()
+        clients = {"upload-copyto": peers.rclone_copyto, "upload-aws": peers.aws_s3_cp}
+        times: dict[str, list[float]] = defaultdict(list)
+        cpu: list[float] = []
+        with Ours.running(folder / "ours", setup) as ours:
+            headers = ours.login()
+            for number in range(plan.s3_rounds + 1):
+                before, begin = ours.process.cpu_seconds(), time.monotonic()
+                ours.upload(file, headers)
+                took, used = time.monotonic() - begin, ours.process.cpu_seconds() - before
+                if number:
+                    times["ours"].append(took)
+                    cpu.append(used / (plan.file_mib / 1024))
+                for key, copy in list(clients.items()):
+                    try:
+                        took = copy(file, bucket)
+                    except Missing as reason:
+                        plan.table.missing([key], str(reason))
+                        del clients[key]
+                        continue
+                    if number:
+                        times[key].append(took)
+    plan.table.add("upload-s3", [plan.file_mib / each for each in times["ours"]])
+    plan.table.add("cpu-s3", cpu)
+    for key in clients:
+        ratios = [theirs / ours for theirs, ours in zip(times[key], times["ours"], strict=True)]
+        plan.table.add(key, ratios, f"{plan.file_mib / statistics.median(times[key]):.0f} MiB/s")
