@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
-from tornado_backups import systemd
+from tornado_backups import heap, systemd
 from tornado_backups.auth.passwords import PasswordVerifier
 from tornado_backups.auth.ratelimit import RateLimiter
 from tornado_backups.auth.tokens import TokenSigner, load_or_create_secret
@@ -49,6 +49,9 @@ BUFFER_BYTES = 512 * 1024
 """How much is read from a socket at once: the unit in which a file moves through this process."""
 
 ABORT_SECONDS = 15.0
+
+HEAP_SECONDS = 20.0
+"""How often memory that transfers and logins left free is given back to the system."""
 
 
 class SystemClock:
@@ -145,6 +148,7 @@ class Server:
         self.registry = build_registry(settings, self.clock, exclusive=True)
         self._tls = tls_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self._http: HTTPServer | None = None
+        self._sockets: list[socket.socket] = []
         self._callbacks: list[PeriodicCallback] = []
 
     async def start(self) -> None:
@@ -152,7 +156,7 @@ class Server:
         settings = self.settings
         prepare_data_dir(settings)
         from_systemd = inherited_sockets()
-        sockets = from_systemd or open_sockets(settings.listen)
+        self._sockets = from_systemd or open_sockets(settings.listen)
         await self.source.open()
         await self.store.open()
         await open_registry(self.registry, settings.db_wait, self.clock)
@@ -168,8 +172,8 @@ class Server:
             max_buffer_size=2 * BUFFER_BYTES,
             ssl_options=self._tls,
         )
-        self._http.add_sockets(sockets)
-        self.listening_on = [address_text(sock) for sock in sockets]
+        self._http.add_sockets(self._sockets)
+        self.listening_on = [address_text(sock) for sock in self._sockets]
         self._start_callbacks()
 
     def _wire(self) -> None:
@@ -222,13 +226,17 @@ class Server:
 
     def _start_callbacks(self) -> None:
         # Tornado awaits a coroutine before it schedules the next call, so that two passes never overlap.
-        self._callbacks = [PeriodicCallback(self.maintenance.run_pass, self.settings.maintenance_interval * 1000)]
+        self._callbacks = [
+            PeriodicCallback(self.maintenance.run_pass, self.settings.maintenance_interval * 1000),
+            PeriodicCallback(heap.give_back, HEAP_SECONDS * 1000),
+        ]
         watchdog = systemd.watchdog_interval()
         if watchdog is not None:
             self._callbacks.append(PeriodicCallback(lambda: systemd.notify(systemd.WATCHDOG), watchdog * 1000))
         for callback in self._callbacks:
             callback.start()
         self._first_pass = asyncio.create_task(self.maintenance.run_pass())
+        self._first_pass.add_done_callback(lambda _: heap.give_back())
 
     async def serve(self) -> None:
         """Serve what :meth:`start` opened until SIGTERM or SIGINT, then drain and stop; a second signal: at once.
@@ -290,7 +298,9 @@ class Server:
         log.info("stopped")
 
     async def close(self) -> None:
-        """Close the adapters; may be called after a failed start."""
+        """Close the adapters and what listens; may be called after a failed start."""
+        for sock in self._sockets:
+            sock.close()
         await self.registry.close()
         await self.store.close()
         await self.source.close()
