@@ -12,6 +12,7 @@ import packaging.version
 import pytest
 from tornado.ioloop import IOLoop
 
+from tests.secrets_watch import watch
 from tests.serving import RunningServer, ShiftedClock, Tree
 
 try:
@@ -22,6 +23,27 @@ except ImportError:  # gone from current setuptools, and all that pytest-tornado
     sys.modules["pkg_resources"] = stand_in
 
 pytest_plugins = ["pytest_tornado.plugin"]
+
+
+def pytest_configure() -> None:
+    """Read every log record of the run for secrets (``secrets_watch``)."""
+    watch.install()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when a secret was logged outside any test."""
+    watch.remove()
+    for leak in watch.take():
+        print(f"\nlogged outside any test: {leak}", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def no_secret_in_any_log() -> Iterator[None]:
+    """Fail a test while which a token, password, hash or code was logged."""
+    yield
+    leaks = watch.take()
+    assert not leaks, leaks
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import yaml
 from argon2 import PasswordHasher
 
+from tests.secrets_watch import watch
 from tornado_backups.app import Server
 from tornado_backups.config.settings import load_settings
 
@@ -163,10 +164,19 @@ class RunningServer:
             address = self.server.listening_on[0]
             self.port = 0 if address.startswith("unix:") else int(address.rpartition(":")[2])
             self._started.set()
+            self._tell_secrets()
             await self._stop.wait()
             await self.server.stop()
         finally:
             await self.server.close()
+
+    def _tell_secrets(self) -> None:
+        """Let the watch over the logs know what must not stand in them."""
+        settings, generated = self.settings, self.data_dir / "jwt-secret"
+        watch.know(PASSWORD, PASSWORD_HASH, settings.jwt_secret_key, settings.health_check_key)
+        watch.know(settings.db_password, settings.alert_webhook_secret)
+        if generated.exists():
+            watch.know(generated.read_text().strip())
 
     def stop(self) -> None:
         """Stop gracefully, and raise what went wrong in the server's thread."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.secrets_watch import watch
 from tornado_backups.cli import main
 
 SECONDS = 60
@@ -33,7 +34,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "tornado_backups", *arguments],
         input=stdin,
         capture_output=True,
@@ -42,6 +43,8 @@ def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.Comple
         env=environment(**variables),
         check=False,
     )
+    watch.read(done.stderr, f"what {arguments} said")
+    return done
 
 
 def run_here(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +57,7 @@ def run_here(*arguments: str, **variables: str) -> subprocess.CompletedProcess[s
         contextlib.redirect_stderr(err),
     ):
         status = main(arguments)
+    watch.read(err.getvalue(), f"what {arguments} said")
     return subprocess.CompletedProcess(list(arguments), status, out.getvalue(), err.getvalue())
 
 
@@ -64,6 +68,7 @@ class Served:
         self.url = url
         password = (folder / "admin-password").read_text("utf-8").strip()
         body = json.dumps({"username": "admin", "password": password}).encode()
+        watch.know(password)
         self.token = json.loads(self._open("/api/stable/auth/login", "POST", body))["data"]["token"]
 
     def request(self, path: str, method: str = "GET", body: bytes | None = None) -> Any:
@@ -95,20 +100,21 @@ def serving(folder: Path) -> Iterator[Served]:
         env=environment(BR_RATE_DEFAULT_LIMIT="0"),
     )
     assert process.stderr is not None
+    said: list[str] = []
     try:
-        said = []
         for line in process.stderr:
             said.append(line)
             if found := re.search(r"listening on (\S+)", line):
                 break
         else:
             raise AssertionError(f"the server did not start: {''.join(said)}")
-        drain = threading.Thread(target=process.stderr.read, daemon=True)
+        drain = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
         drain.start()
         yield Served(f"http://{found[1]}", folder)
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
         drain.join(SECONDS)
+        watch.read("".join(said), "the server's log")
     finally:
         if process.poll() is None:
             process.kill()
