@@ -18,7 +18,7 @@ SHAPES = {
     "a password hash in base64": re.compile(r"\bJGFyZ29uMm[A-Za-z0-9+/]{8,}"),
     "an Authorization header": re.compile(r"(?i)\bbearer\s+(?!\*{3})[A-Za-z0-9._~+/=-]{8,}"),
     "a code in a query": re.compile(r"(?i)[?&](?:code|token|password)=(?!\*{3})[^\s&'\"]+"),
-    "a password in a URL": re.compile(r"://[^/\s:@'\"]*:(?!\*{3})[^/\s:@'\"]+@"),
+    "a password in a URL": re.compile(r"://[^/\s:@'\"]*:(?!\*{3}|password@)[^/\s:@'\"]+@"),
 }
 LOGGERS = ("tornado_backups", "tornado")
 SHORTEST_SECRET = 8
