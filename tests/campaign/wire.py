@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Reply:
-    """``statuses`` of the final answers in order, ``rest`` bytes that are no answer, ``ended``: closed, reset or open."""
+    """``statuses`` of the answers in order, ``rest`` bytes that are no answer, ``ended``: how it ended."""
 
     statuses: list[int] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
