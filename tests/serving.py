@@ -195,8 +195,15 @@ class RunningServer:
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(60)
 
     def maintain(self) -> None:
-        """Run one maintenance pass."""
-        self.run(self.server.maintenance.run_pass)
+        """Run one whole maintenance pass, after the one that runs by itself at the start."""
+
+        async def run_pass() -> None:
+            maintenance = self.server.maintenance
+            if maintenance._running is not None:
+                await asyncio.wait([maintenance._running])
+            await maintenance.run_pass()
+
+        self.run(run_pass)
 
     def raw(self, timeout: float = 20.0) -> socket.socket:
         """Return a connected socket."""

@@ -50,6 +50,7 @@ def shared(
         given = {"jwt_secret_key": "the same for every server of a test", **options}
         folder = tmp_path / f"server-{len(running)}"
         running.append(RunningServer(folder, tree, ShiftedClock(), **given))
+        running[-1].maintain()  # the pass that every server begins with is over
         return running[-1]
 
     with (
