@@ -33,11 +33,18 @@ def hollow(*names: str) -> Iterator[None]:
         yield
 
 
+class _Nothing:
+    """What a hollow module's classes are: they can be made, with any arguments, and hold nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Forget the arguments."""
+
+
 class _Hollow(ModuleType):
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _Nothing
 
 
 @contextlib.contextmanager
@@ -50,6 +57,25 @@ def _put(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
         for name in modules:
             sys.modules.pop(name, None)
         sys.modules.update(before)
+
+
+def import_aiobotocore() -> None:
+    """Import the S3 client without the second HTTP client that it offers and the texts of its documentation.
+
+    Also without the compiled ``frozenlist``, for a few dozen callbacks, which would load the C++ library, and without
+    compressors that no storage is asked for. A version that needs one of them is imported whole where it is used.
+    """
+    with (
+        contextlib.suppress(Exception),  # whatever it is, importing it whole does not have it or shows it
+        without("httpx2", "httpx", "brotli", "brotlicffi", "frozenlist._frozenlist"),
+        hollow("botocore.docs.docstring", "botocore.docs.service"),
+    ):
+        import aiobotocore.session  # noqa: F401
+        import aiohttp  # noqa: F401
+
+        return
+    for name in [name for name in sys.modules if name.split(".")[0] in ("aiobotocore", "botocore", "aiohttp")]:
+        del sys.modules[name]
 
 
 def import_tornado() -> None:

@@ -101,9 +101,9 @@ def test_where_there_is_no_usable_hash_exactly_one_argon2_of_the_usual_cost_runs
     computed: list[bytes] = []
     real = passwords.verify_secret
 
-    def counting(hashed: bytes, secret: bytes, kind: Type) -> bool:
+    def counting(hashed: bytes, secret: bytes, variant: str) -> bool:
         computed.append(hashed)
-        return real(hashed, secret, kind)
+        return real(hashed, secret, variant)
 
     monkeypatch.setattr(passwords, "verify_secret", counting)
     assert not verify_password("riotkit", phc)

@@ -15,9 +15,6 @@ import secrets
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 
-from argon2.exceptions import Argon2Error
-from argon2.low_level import Type, hash_secret, verify_secret
-
 from tornado_backups.domain.addresses import address_group
 from tornado_backups.domain.errors import Busy
 
@@ -42,11 +39,13 @@ _PHC = re.compile(
     r"\$(argon2(?:id|i|d))\$(?:v=\d+\$)?m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,10})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+",
     re.ASCII,
 )
-_TYPES = {"argon2id": Type.ID, "argon2i": Type.I, "argon2d": Type.D}
+_VARIANTS = {"argon2id": "ID", "argon2i": "I", "argon2d": "D"}
 
 
 def hash_password(password: str) -> str:
     """Return a new hash in PHC form: Argon2id, time 1, memory 64 MiB, 4 lanes, 32 bytes, a random salt of 16."""
+    from argon2.low_level import Type, hash_secret
+
     return hash_secret(
         _encode(password), secrets.token_bytes(SALT_BYTES), TIME_COST, MEMORY_KIB, LANES, HASH_BYTES, Type.ID
     ).decode("ascii")
@@ -63,13 +62,21 @@ def verify_password(password: str, phc_hash: str | None) -> bool:
     Without a hash, and for one that is malformed or above the bounds, the work of a new hash is done all the same and
     the answer is False. The comparison takes constant time (libargon2).
     """
-    kind = _affordable(phc_hash)
-    checked, kind = (phc_hash, kind) if phc_hash is not None and kind is not None else (_decoy_hash(), Type.ID)
+    variant = _affordable(phc_hash)
+    checked = phc_hash if phc_hash is not None and variant else _decoy_hash()
+    return verify_secret(checked.encode("ascii"), _encode(password), variant or "ID") and checked is phc_hash
+
+
+def verify_secret(phc_hash: bytes, password: bytes, variant: str) -> bool:
+    """Return whether the password is that of the hash, of Argon2's ``ID``, ``I`` or ``D``; raises nothing."""
+    # Imported at the first login: a server that waits for one does without.
+    from argon2 import low_level
+    from argon2.exceptions import Argon2Error
+
     try:
-        matches = verify_secret(checked.encode("ascii"), _encode(password), kind)
+        return low_level.verify_secret(phc_hash, password, low_level.Type[variant])
     except Argon2Error:
         return False  # a wrong password, or a hash that libargon2 cannot decode
-    return matches and checked is phc_hash
 
 
 class PasswordVerifier:
@@ -151,21 +158,21 @@ class _Turns:
             del self._lines[client]
 
 
-def _affordable(phc_hash: str | None) -> Type | None:
-    """Return the variant of a hash that is well-formed and within the bounds, else None."""
+def _affordable(phc_hash: str | None) -> str:
+    """Return the name of a hash's variant when it is well-formed and within the bounds, else nothing."""
     if not phc_hash:
-        return None
+        return ""
     match = _PHC.fullmatch(phc_hash)
     if match is None:
         _log.warning("a password hash is no Argon2 hash in PHC form and lets nobody in; check-config names it")
-        return None
+        return ""
     memory_kib, passes, lanes = int(match[2]), int(match[3]), int(match[4])
     if memory_kib > MAX_MEMORY_KIB or memory_kib * passes > MAX_MEMORY_PASSES_KIB or lanes > MAX_LANES:
         _log.warning(
             "a password hash costs more than this server allows (m=%d KiB, t=%d) and lets nobody in", memory_kib, passes
         )
-        return None
-    return _TYPES[match[1]]
+        return ""
+    return _VARIANTS[match[1]]
 
 
 def _decoy_hash() -> str:

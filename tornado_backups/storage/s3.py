@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado_backups.domain.errors import ObjectMissing, StartupError, StorageError, StorageUnavailable
 from tornado_backups.domain.model import StoredObject
+from tornado_backups.lean import import_aiobotocore
 from tornado_backups.storage.keys import RESERVED, check_key
 from tornado_backups.storage.s3_limits import MIB, S3Limits, SpareMemory, choose_part_sizes
 from tornado_backups.storage.s3_url import S3Location, parse_s3_url
@@ -57,6 +58,7 @@ class S3Store:
 
         Probes that a killed server left behind more than an hour ago are removed: nothing else could name them.
         """
+        import_aiobotocore()
         from tornado_backups.storage.s3_client import S3Client
 
         client = S3Client(self._location, self._limits)
