@@ -43,7 +43,10 @@ class Metrics:
     """Every figure of this process; used from the event loop only."""
 
     def __init__(self) -> None:
-        self._values: dict[str, dict[Labels, float]] = {}
+        # A series that is there from the start lets `increase()` see its first event.
+        self._values: dict[str, dict[Labels, float]] = {
+            name: {(("result", "ok"),): 0} for name in ("uploads_total", "downloads_total", "logins_total")
+        }
         self._histograms = {"upload_seconds": Histogram(), "download_seconds": Histogram()}
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:

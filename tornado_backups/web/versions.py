@@ -115,8 +115,12 @@ class VersionsHandler(TransferHandler):
         """Refuse an upload as long as nothing of it has been sent, or open it."""
         if self.request.method not in ("POST", "PUT"):
             return
-        request = self._upload_request(self.request)
-        self._upload = await self.context.uploads.begin(request, self)
+        try:
+            request = self._upload_request(self.request)
+            self._upload = await self.context.uploads.begin(request, self)
+        except RequestError as error:
+            self.context.metrics.add("uploads_total", result=error.reason)
+            raise
         self.begin_transfer("upload", self.context.settings.http_upload_timeout)
 
     def _upload_request(self, request: HTTPServerRequest) -> UploadRequest:
