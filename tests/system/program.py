@@ -64,8 +64,9 @@ def run_here(*arguments: str, **variables: str) -> subprocess.CompletedProcess[s
 class Served:
     """A running quickstart server, and its admin's requests."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, pid: int) -> None:
         self.url = url
+        self.pid = pid
         password = (folder / "admin-password").read_text("utf-8").strip()
         body = json.dumps({"username": "admin", "password": password}).encode()
         watch.know(password)
@@ -110,7 +111,7 @@ def serving(folder: Path) -> Iterator[Served]:
             raise AssertionError(f"the server did not start: {''.join(said)}")
         drain = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
         drain.start()
-        yield Served(f"http://{found[1]}", folder)
+        yield Served(f"http://{found[1]}", folder, process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
         drain.join(SECONDS)

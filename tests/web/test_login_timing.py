@@ -15,7 +15,7 @@ from benchmarks.login_timing import KINDS, LOGIN, build_tree, measure
 from tests.serving import RunningServer
 from tornado_backups.auth import passwords
 
-TRIES = 7
+TRIES = 5
 
 
 @pytest.fixture
