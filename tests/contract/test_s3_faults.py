@@ -425,7 +425,8 @@ async def test_a_probe_that_breaks_off_is_cleared_by_the_next(
     faulty.fault = Fault("hang", when=b"GET /")
     faulty.more = [Fault("hang", when=b"DELETE /")]
     probing = asyncio.ensure_future(store.probe())
-    await asyncio.sleep(0.2)
+    while not faulty.fault.met:
+        await asyncio.sleep(0.01)
     probing.cancel()
     await asyncio.gather(probing, return_exceptions=True)
     assert len(moto_place.left()) == 1
