@@ -163,8 +163,8 @@ class RunningServer:
             await self.server.start()
             address = self.server.listening_on[0]
             self.port = 0 if address.startswith("unix:") else int(address.rpartition(":")[2])
-            self._started.set()
             self._tell_secrets()
+            self._started.set()
             await self._stop.wait()
             await self.server.stop()
         finally:

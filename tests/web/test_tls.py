@@ -325,8 +325,15 @@ def test_a_client_that_leaves_has_cancelled(
             sock.sendall(LAST_CHUNK if chunked else body[-1:])
         leave(sock)
         wait_until(lambda: not secured.server.server.context.transfers and not secured.server.objects())
-    again = request(secured.server, secured.context(), "POST", f"{REPOSITORY}/files/version", message(), secured.token)
-    assert again.data["version"]["versionNumber"] == 1
+    path, answers = f"{REPOSITORY}/files/version", []
+
+    def stored() -> bool:
+        """Upload again, as soon as the cancelled one has given the collection free."""
+        answers.append(request(secured.server, secured.context(), "POST", path, message(), secured.token))
+        return answers[-1].status != 409
+
+    wait_until(stored)
+    assert answers[-1].data["version"]["versionNumber"] == 1
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
