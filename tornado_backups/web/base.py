@@ -1,7 +1,8 @@
-"""What every handler shares: admission, bounded bodies, JSON answers, refusals that reach the client, timeouts.
+"""What every handler shares: admission, bounded bodies, JSON answers, refusals that reach the client.
 
-Owns: the life of one request on its connection, and the Tornado facts it has to honour (docs/adr/0006).
-Does not own: what a route does (one module per resource), the statuses (``web/errors``).
+Owns: the life of one request, and the Tornado facts it has to honour (docs/adr/0006).
+Does not own: how long a silent client is waited for (``web/patience``), what a route does (one module per resource),
+the statuses (``web/errors``).
 
 All handlers stream: a JSON body is gathered here up to a bound, an upload's goes on to its service. A refusal while
 the body still arrives is written and flushed at once, then the rest of the body is read and dropped up to a bound,
@@ -16,12 +17,10 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import HTTPError, stream_request_body
 
 from tornado_backups.domain.addresses import client_address
 from tornado_backups.domain.errors import (
@@ -40,6 +39,7 @@ from tornado_backups.domain.model import Actor
 from tornado_backups.web.context import Context
 from tornado_backups.web.errors import KEPT_TO_THE_LOG, body_of, headers_of, status_of
 from tornado_backups.web.fields import check_framing
+from tornado_backups.web.patience import PatientHandler
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ SECURITY_HEADERS = {
 
 
 @stream_request_body
-class ApiHandler(RequestHandler):
+class ApiHandler(PatientHandler):
     """One request. A resource defines ``on_get``, ``on_post`` …; what it raises becomes the answer.
 
     ``limit`` names the rate limit that counts the request (empty: none), ``public`` lets it in without a session,
@@ -79,16 +79,10 @@ class ApiHandler(RequestHandler):
         self.address = ""
         self.actor: Actor | None = None
         self.token = ""
-        self.gone = asyncio.Event()
         self._body = bytearray()
-        self._refused = False
-        self._working = False
         self._verb_running = False
         self._dropped_bytes = 0
-        self._loop = asyncio.get_running_loop()
-        self._headers_at = self._progress_at = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self.watch_connection()
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
@@ -152,11 +146,6 @@ class ApiHandler(RequestHandler):
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated("an Authorization header of the form `Bearer TOKEN` is needed")
         return token.strip()
-
-    @property
-    def wire(self) -> HTTP1Connection:
-        """The connection below this request."""
-        return cast(HTTP1Connection, self.request.connection)
 
     def session_actor(self) -> Actor:
         """Return who acts; only for routes that are not public."""
@@ -294,13 +283,6 @@ class ApiHandler(RequestHandler):
         if stream is not None:
             setattr(stream, "write", _write_nothing)  # noqa: B010 - a method, of this one instance
 
-    def _end(self) -> None:
-        """Finish a request that was refused while its body arrived, and close the connection."""
-        self._disarm()
-        if not self._finished:
-            self.finish()
-        self.wire.stream.close()
-
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer what Tornado itself refuses (an unknown method, a path that is no UTF-8) in our own words."""
         if status_code == 405:
@@ -322,60 +304,6 @@ class ApiHandler(RequestHandler):
         """Describe the request for the log, without its query: a health code may be in there."""
         return f"{self.request.method} {self.request.path} ({self.address or self.request.remote_ip})"
 
-    # -- the connection ----------------------------------------------------------------------------------------------
-
-    def on_connection_close(self) -> None:
-        """Let whoever waits know that the client has gone; Tornado's own part must run, or the body future hangs."""
-        super().on_connection_close()
-        self.gone.set()
-        self._disarm()
-
-    def on_finish(self) -> None:
-        """Stop the timers."""
-        self._disarm()
-
-    def still_there(self) -> bool:
-        """Tell whether the client is still connected, asking the kernel: its FIN may not have been read yet."""
-        stream = self.wire.stream
-        if self.gone.is_set() or stream is None or stream.closed():
-            return False
-        try:
-            # The plain socket's method also for TLS, whose own takes no flags: it sees the end, not what is encrypted.
-            return bool(socket.socket.recv(stream.socket, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-    # -- timeouts ----------------------------------------------------------------------------------------------------
-
-    def _progress(self) -> None:
-        self._progress_at = self._loop.time()
-
-    def _arm(self, idle_seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._idle_seconds = idle_seconds
-        self._timer = self._loop.call_later(idle_seconds, self._check_idle)
-
-    def _disarm(self) -> None:
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
-
-    def idle_since(self) -> float:
-        """Return from when on the client is waited for (loop time): a small body must be complete in time."""
-        return self._progress_at if self._refused else self._headers_at
-
-    def _check_idle(self) -> None:
-        left = self._idle_seconds if self._working else self.idle_since() + self._idle_seconds - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(max(left, 0.05), self._check_idle)
-        elif self._refused:
-            self._end()
-        else:
-            self.expire(f"no byte arrived for {self._idle_seconds:g} s")
-
     def expire(self, sentence: str) -> None:
         """Give the request up with 408 and close its connection."""
         task = asyncio.ensure_future(self._expire(sentence))
@@ -396,34 +324,3 @@ def _write_nothing(data: bytes | memoryview) -> asyncio.Future[None]:
 
 UNREADABLE = "the path or a parameter cannot be read"
 NO_PATH = "there is nothing at this path; /openapi.json lists what there is"
-
-
-class NotFoundHandler(ApiHandler):
-    """Every path that no route names."""
-
-    public = True
-
-    async def before_body(self) -> None:
-        """Refuse."""
-        raise NotFound(NO_PATH)
-
-    async def on_get(self) -> None:
-        """Exist, so that the path and not the method is what is wrong."""
-
-    on_head = on_post = on_put = on_delete = on_get
-
-
-def log_request(handler: RequestHandler) -> None:
-    """Write the access log: one line, never the query string."""
-    milliseconds = 1000.0 * handler.request.request_time()
-    log.info("%d %s %.1f ms", handler.get_status(), handler._request_summary(), milliseconds)
-
-
-def normalise(request: HTTPServerRequest) -> None:
-    """Bring the path into the form that routes know: absolute-form (RFC 9112, 3.2.2) reduced, ``//`` made one."""
-    path = request.path
-    if not path.startswith("/") and "://" in path:
-        path = "/" + path.split("://", 1)[1].partition("/")[2]
-    while "//" in path:
-        path = path.replace("//", "/")
-    request.path = path

@@ -6,18 +6,20 @@ Does not own: the handlers' work; the OpenAPI text made from it (``web/openapi``
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import URLSpec
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
-from tornado_backups.web.base import ApiHandler, NotFoundHandler, log_request, normalise
+from tornado_backups.web.base import ApiHandler
 from tornado_backups.web.collections import CollectionsHandler, RotationHandler
 from tornado_backups.web.context import Context
 from tornado_backups.web.health import AliveHandler, CollectionHealthHandler, MetricsHandler, ReadyHandler
+from tornado_backups.web.not_found import NotFoundHandler
 from tornado_backups.web.openapi_handler import OpenApiHandler
 from tornado_backups.web.sessions import (
     LoginHandler,
@@ -28,6 +30,8 @@ from tornado_backups.web.sessions import (
     WhoamiHandler,
 )
 from tornado_backups.web.versions import VersionHandler, VersionsHandler
+
+log = logging.getLogger(__name__)
 
 REPOSITORY = "/api/stable/repository"
 OLD_REPOSITORY = "/api/alpha/repository"
@@ -252,3 +256,19 @@ class WebApplication(Application):
         """Route by the normalised path."""
         normalise(request)
         return super().find_handler(request, **kwargs)
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Write the access log: one line, never the query string."""
+    milliseconds = 1000.0 * handler.request.request_time()
+    log.info("%d %s %.1f ms", handler.get_status(), handler._request_summary(), milliseconds)
+
+
+def normalise(request: HTTPServerRequest) -> None:
+    """Bring the path into the form that routes know: absolute-form (RFC 9112, 3.2.2) reduced, ``//`` made one."""
+    path = request.path
+    if not path.startswith("/") and "://" in path:
+        path = "/" + path.split("://", 1)[1].partition("/")[2]
+    while "//" in path:
+        path = path.replace("//", "/")
+    request.path = path
