@@ -6,24 +6,23 @@ lets us have none, a file size limit (``RLIMIT_FSIZE``) of the process takes its
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 
+from tests.campaign.damage import DAMAGE, SHORT_DAMAGE, VERSIONS, damaged_database, files_tree
 from tests.campaign.report import Report
 from tests.program import Program
-from tests.serving import PASSWORD, REPOSITORY, Tree, message
+from tests.serving import PASSWORD, message
 
-VERSIONS = f"{REPOSITORY}/files/version"
 LEFT_BYTES = (1 << 20, 1 << 18, 1 << 17, 1 << 16, 1 << 15, 1 << 14, 1 << 13, 4096, 0)
 SHORT_LEFT_BYTES = (1 << 18, 1 << 15, 4096, 0)
 UPLOAD_BYTES = 100_000
@@ -79,13 +78,6 @@ def main() -> None:
     print(json.dumps({"counts": counts, "findings": report.findings}))
 
 
-def _tree(folder: Path) -> Tree:
-    tree = Tree(folder / "config")
-    tree.user("admin", roles=["systemAdmin"])
-    tree.collection("files", maxBackupsCount=100)
-    return tree
-
-
 def _mount(folder: Path, *options: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True)
@@ -94,10 +86,18 @@ def _mount(folder: Path, *options: str) -> None:
 def _leave(disk: Path, left_bytes: int) -> Path:
     """Fill the disk with a file of somebody else until so many bytes are left."""
     ballast = disk / "ballast"
-    ballast.unlink(missing_ok=True)
-    status = os.statvfs(disk)
-    ballast.write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - left_bytes)))
-    return ballast
+    for _ in range(100):
+        ballast.unlink(missing_ok=True)
+        status = os.statvfs(disk)
+        try:
+            ballast.write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - left_bytes)))
+        except OSError as error:  # the server wrote something meanwhile: count again
+            if error.errno != errno.ENOSPC:
+                raise
+            time.sleep(0.05)
+            continue
+        return ballast
+    raise AssertionError("the disk is never still")
 
 
 def full_disk(report: Report, stages: Sequence[int]) -> None:
@@ -105,7 +105,7 @@ def full_disk(report: Report, stages: Sequence[int]) -> None:
     with tempfile.TemporaryDirectory(prefix="campaign") as name:
         folder = Path(name)
         _mount(folder / "data", "size=16m")
-        program = Program(folder, _tree(folder), maintenance_interval="300ms").wait_until_ready()
+        program = Program(folder, files_tree(folder), maintenance_interval="300ms").wait_until_ready()
         try:
             _fill_stages(report, program, folder / "data", stages)
         finally:
@@ -166,7 +166,7 @@ def read_only(report: Report) -> None:
         folder = Path(name)
         objects = folder / "data" / "objects"
         _mount(objects, "size=16m")
-        program = Program(folder, _tree(folder), maintenance_interval="300ms").wait_until_ready()
+        program = Program(folder, files_tree(folder), maintenance_interval="300ms").wait_until_ready()
         try:
             token, body = program.login("admin"), message(2000)
             assert program.upload("files", token, body).status == 200
@@ -199,7 +199,7 @@ def size_limit(report: Report) -> None:
     """A limit on the size of files cuts a write in the middle: refused as a full disk is."""
     with tempfile.TemporaryDirectory(prefix="campaign") as name:
         folder = Path(name)
-        program = Program(folder, _tree(folder)).wait_until_ready()
+        program = Program(folder, files_tree(folder)).wait_until_ready()
         try:
             token = program.login("admin")
             for limit in (8 << 20, 3_000_001):
@@ -213,136 +213,6 @@ def size_limit(report: Report) -> None:
             _settle_objects(report, program, 1)
         finally:
             program.kill()
-
-
-# -- the database file -------------------------------------------------------------------------------------------------
-
-
-def _empty(path: Path, chance: Random) -> None:
-    path.write_bytes(b"")
-
-
-def _cut(path: Path, chance: Random) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: chance.randrange(1, len(data))])
-
-
-def _other_header(path: Path, chance: Random) -> None:
-    path.write_bytes(chance.randbytes(100) + path.read_bytes()[100:])
-
-
-def _noise(path: Path, chance: Random) -> None:
-    path.write_bytes(chance.randbytes(path.stat().st_size))
-
-
-def _noisy_pages(path: Path, chance: Random) -> None:
-    data = bytearray(path.read_bytes())
-    for _ in range(4):
-        at = chance.randrange(1, len(data) // 4096) * 4096
-        data[at : at + 4096] = chance.randbytes(4096)
-    path.write_bytes(data)
-
-
-def _zeros(path: Path, chance: Random) -> None:
-    data = bytearray(path.read_bytes())
-    at = chance.randrange(0, len(data) // 2)
-    data[at:] = bytes(len(data) - at)
-    path.write_bytes(data)
-
-
-def _text(path: Path, chance: Random) -> None:
-    path.write_text("this was a database once\n" * 1000)
-
-
-def _foreign(path: Path, chance: Random) -> None:
-    path.unlink()
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE music (title TEXT)")
-    connection.close()
-
-
-def _folder(path: Path, chance: Random) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-Damage = Callable[[Path, Random], None]
-DAMAGE: tuple[Damage, ...] = (
-    _empty, _cut, _other_header, _noise, _noisy_pages, _zeros, _text, _foreign, _folder,
-)  # fmt: skip
-SHORT_DAMAGE = (_empty, _cut, _noisy_pages, _foreign)
-
-
-def damaged_database(report: Report, seed: int, kinds: Sequence[Damage]) -> None:
-    """Damage the file while the server is down, and replace it while it runs."""
-    chance = Random(seed)
-    with tempfile.TemporaryDirectory(prefix="campaign") as name:
-        folder = Path(name)
-        tree = _tree(folder)
-        program = Program(folder, tree).wait_until_ready()
-        token = program.login("admin")
-        for _ in range(5):
-            assert program.upload("files", token).status == 200
-        _replaced_while_running(report, program, token)
-        program.process.terminate()
-        program.wait()
-        program.kill()
-        path = folder / "data" / "registry.sqlite3"
-        whole = path.read_bytes()
-        for damage in kinds:
-            if path.is_dir():
-                path.rmdir()
-            path.write_bytes(whole)
-            damage(path, chance)
-            _start_damaged(report, folder, tree, token, damage.__name__[1:].replace("_", " "))
-
-
-def _start_damaged(report: Report, folder: Path, tree: Tree, token: str, how: str) -> None:
-    path = folder / "data" / "registry.sqlite3"
-    before = path.read_bytes() if path.is_file() else b""
-    program = Program(folder, tree)
-    try:
-        deadline = time.monotonic() + 20
-        while program.process.poll() is None and not program.port and time.monotonic() < deadline:
-            time.sleep(0.02)
-        status = program.process.poll()
-        if status is None:  # what is damaged may be a page that nothing stands on: then nothing may be missing
-            answer = program.request("GET", VERSIONS, token=token)
-            right = answer.status == 503 or (answer.status == 200 and len(answer.data["versions"]) == 5)
-            report.check(right, f"database ({how}): served {answer.status} {answer.body[:300]!r}")
-            report.count(f"starts with a damaged database ({how})", f"served, {answer.status}")
-            return
-        program.wait()
-        said = [line for line in program.log.splitlines() if "registry.sqlite3" in line]
-        report.check(status == 1 and len(said) == 1, f"database ({how}): status {status}: {program.log}")
-        report.check("Traceback" not in program.log, f"database ({how}): {program.log}")
-        after = path.read_bytes() if path.is_file() else b""
-        report.check(after == before, f"database ({how}): the file was changed")
-        report.count(f"starts with a damaged database ({how})", f"refused, {status}")
-    finally:
-        program.kill()
-        for leftover in ("-wal", "-shm"):
-            Path(f"{path}{leftover}").unlink(missing_ok=True)
-
-
-def _replaced_while_running(report: Report, program: Program, token: str) -> None:
-    """Move the file away, and put another one in its place: nothing is acknowledged that would be lost."""
-    path = program.data_dir / "registry.sqlite3"
-    aside = path.with_name("aside")
-    for replacement in (None, b"", b"SQLite format 3\x00" + bytes(4080)):
-        path.rename(aside)
-        if replacement is not None:
-            path.write_bytes(replacement)
-        answer = program.upload("files", token)
-        report.check(answer.status == 503, f"an upload while the database is away: {answer.status} {answer.body!r}")
-        report.count("uploads while the database file is replaced", str(answer.status))
-        aside.rename(path)
-    answer = program.upload("files", token)
-    report.check(answer.status in (200, 503), f"an upload once the database is back: {answer.status}")
-    report.count("uploads once the database file is back", str(answer.status))
-    if answer.status == 200:
-        number = answer.data["version"]["versionNumber"]
-        assert program.request("DELETE", f"{VERSIONS}/{number}", token=token).status == 200
 
 
 if __name__ == "__main__":

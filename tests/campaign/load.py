@@ -31,7 +31,7 @@ OPTIONS = {
     "lease_time": f"{LEASE_SECONDS}s",
     "shutdown_timeout": "2s",
     "chunked_commit_grace": "50ms",
-    "max_concurrent_uploads": 8,
+    "max_concurrent_uploads": 12,
 }
 
 
@@ -64,6 +64,7 @@ class World:
         self.report.check(right, f"after {number.name} it ended with {status}: {self.program.log[-2000:]}")
         self.check_log()
         self.program.kill()
+        self.port = 0  # nobody: the old port may soon be another program's
         self.report.count(f"restarts by {number.name}")
         self.start()
 

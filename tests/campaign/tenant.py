@@ -99,6 +99,9 @@ class Tenant:
         except ABSENT:
             outcome = "server away"
             time.sleep(0.1)
+        except AssertionError as error:
+            self.world.report.finding(f"{self.collection}: {name}: {error}")
+            outcome = "finding"
         self.world.report.count(name, outcome)
 
     def settle(self) -> None:
@@ -268,8 +271,10 @@ class Tenant:
 def _answer(sock: socket.socket) -> tuple[int, Any]:
     response = http.client.HTTPResponse(sock)
     response.begin()
+    if response.getheader("Server") != "tornado-backups":
+        raise ConnectionRefusedError("another program has taken over the port of a server that was killed")
     body = response.read()
     try:
         return response.status, json.loads(body)
     except ValueError:
-        return response.status, f"no JSON: {response.getheaders()} {body!r}"
+        raise AssertionError(f"an answer that is no JSON: {response.status} {response.getheaders()} {body!r}") from None
