@@ -27,6 +27,8 @@ CALL_SECONDS = 20.0
 ANSWER_BYTES = 64 * 1024
 NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are an IPv4 address."""
+GLOBAL_UNICAST = IPv6Network("2000::/3")
+"""RFC 4291, 2.4: all that is assigned of it; what lies outside leads, if anywhere, to the inside of a network."""
 
 
 class GuardedResolver(Resolver):
@@ -60,6 +62,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if parsed in NAT64:
             return is_public(str(ip_address(int(parsed) & 0xFFFFFFFF)))
+        if parsed not in GLOBAL_UNICAST:
+            return False
     return parsed.is_global and not parsed.is_multicast
 
 
