@@ -251,8 +251,21 @@ class ApiHandler(PatientHandler):
             self.wire.stream.close()
             return
         if not self.audits_its_refusals and not error.audited:
-            self.context.audit_refusal(self, error)
+            self._audit_refusal(error)
         await self._send_refusal(error)
+
+    def _audit_refusal(self, error: RequestError) -> None:
+        actor = self.actor
+        self.context.audit.record(
+            "refusal",
+            error.reason,
+            user=actor.user.name if actor else "",
+            session_id=actor.session.id if actor else "",
+            address=self.address,
+            collection=self.path_kwargs.get("collection", ""),
+            method=self.request.method,
+            path=self.request.path,
+        )
 
     async def _send_refusal(self, error: RequestError) -> None:
         payload = json.dumps(body_of(error), ensure_ascii=False).encode()

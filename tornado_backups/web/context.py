@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from tornado.http1connection import HTTP1Connection
+
 from tornado_backups.domain.errors import RequestError
 from tornado_backups.domain.model import Network
 from tornado_backups.ports import AuditTrail, Clock, ConfigurationSource, ObjectStore, Registry
@@ -21,8 +23,6 @@ from tornado_backups.services.upload import Uploads
 if TYPE_CHECKING:
     from tornado_backups.services.health import Health
     from tornado_backups.services.sessions import Sessions
-    from tornado_backups.web.base import ApiHandler
-    from tornado_backups.web.versions import TransferHandler
 
 
 class Limiter(Protocol):
@@ -30,6 +30,17 @@ class Limiter(Protocol):
 
     def check(self, address: str) -> None:
         """Count a request of ``address``; raises ``RateLimited``."""
+
+
+class Transfer(Protocol):
+    """A request that moves a file."""
+
+    @property
+    def wire(self) -> HTTP1Connection:
+        """The connection it moves on."""
+
+    def cut(self, error: RequestError) -> None:
+        """End it from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +76,5 @@ class Context:
     audit: AuditTrail
     limiters: Mapping[str, Limiter]
     draining: bool = False
-    transfers: set[TransferHandler] = field(default_factory=set)
+    transfers: set[Transfer] = field(default_factory=set)
     tasks: set[asyncio.Future[None]] = field(default_factory=set)
-
-    def audit_refusal(self, handler: ApiHandler, error: RequestError) -> None:
-        """Write a refusal into the audit trail: who, from where, what, why."""
-        actor = handler.actor
-        self.audit.record(
-            "refusal",
-            error.reason,
-            user=actor.user.name if actor else "",
-            session_id=actor.session.id if actor else "",
-            address=handler.address,
-            collection=handler.path_kwargs.get("collection", ""),
-            method=handler.request.method,
-            path=handler.request.path,
-        )
