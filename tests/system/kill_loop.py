@@ -29,7 +29,12 @@ from tests.serving import REPOSITORY, Answer, Tree, message
 COLLECTIONS = ("small", "medium", "large", "shared")
 MOST_VERSIONS = 4
 LEASE_SECONDS = 2
-SIZES = {"small": (1, 5_000), "medium": (100_000, 2_000_000), "large": (5_300_000, 8_000_000), "shared": (1, 300_000)}
+SIZES = {
+    "small": (100, 5_000),
+    "medium": (100_000, 2_000_000),
+    "large": (5_300_000, 8_000_000),
+    "shared": (100, 300_000),
+}
 
 
 @dataclass
