@@ -12,7 +12,6 @@ import signal
 import socket
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from tornado.httpserver import HTTPServer
@@ -138,7 +137,6 @@ class Server:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self.clock = clock or SystemClock()
-        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="sha256")
         self._verifier = PasswordVerifier()
         self._stopping = asyncio.Event()
         self.audit = Audit(self.clock, settings.audit_log)
@@ -180,7 +178,7 @@ class Server:
         settings, registry, store, clock = self.settings, self.registry, self.store, self.clock
         catalogue = Catalogue(self.source)
         limits = UploadLimits(settings.max_concurrent_uploads, settings.lease_time)
-        uploads = Uploads(registry, store, catalogue, clock, limits, self._hashing)
+        uploads = Uploads(registry, store, catalogue, clock, limits)
         health = Health(registry, store, self.source, clock, settings.storage_health_timeout)
         signer = TokenSigner(load_or_create_secret(settings.data_dir, settings.jwt_secret_key))
         sessions = Sessions(registry, self.source, signer, self._verifier, clock, self.audit, settings.jwt_lifetime)
@@ -210,7 +208,7 @@ class Server:
             sessions=sessions,
             catalogue=catalogue,
             uploads=uploads,
-            downloads=Downloads(registry, store, catalogue, clock, self._hashing),
+            downloads=Downloads(registry, store, catalogue, clock),
             health=health,
             metrics=self.metrics,
             audit=self.audit,
@@ -305,7 +303,6 @@ class Server:
         await self.store.close()
         await self.source.close()
         self._verifier.close()
-        self._hashing.shutdown(wait=False)
 
     async def _wait_for_transfers(self, seconds: float) -> None:
         deadline = self.clock.monotonic() + seconds

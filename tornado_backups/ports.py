@@ -72,11 +72,21 @@ class Passwords(Protocol):
         """
 
 
+class Digest(Protocol):
+    """What a storage sees of a hash: it is fed all bytes, once and in order, in a thread that handles them anyway."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
+
+
 class UploadSink(Protocol):
     """One object on its way to the storage; used by one task at a time."""
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes; returns when it is ready for more (back-pressure), keeps at most two parts in memory."""
+
+    async def settle(self) -> None:
+        """Return once the digest given to ``begin`` has been fed all that was written; raises what a write would."""
 
     async def complete(self) -> None:
         """Make the object exist, whole and durable (fsync of file and folders, or a completed multipart upload).
@@ -98,12 +108,16 @@ class ObjectStore(Protocol):
     async def close(self) -> None:
         """Let go of connections and threads; may be called again."""
 
-    async def begin(self, key: str, expected_bytes: int | None = None) -> UploadSink:
-        """Start an object; ``expected_bytes`` (declared by the client, or None) may only tune, never be trusted."""
+    async def begin(self, key: str, expected_bytes: int | None = None, digest: Digest | None = None) -> UploadSink:
+        """Start an object; ``expected_bytes`` (declared by the client, or None) may only tune, never be trusted.
 
-    def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
+        ``digest`` is fed what is written, see :meth:`UploadSink.settle`.
+        """
+
+    def read(self, key: str, start: int, length: int, digest: Digest | None = None) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from offset ``start`` in buffers of bounded size.
 
+        ``digest`` has been fed all buffers by the time the iterator ends, and may be ahead of those it yielded.
         Raises ``ObjectMissing`` before the first buffer when the object does not exist, ``ObjectDamaged`` when it
         ends early: a short read never ends normally. Closing the iterator frees everything.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -60,6 +61,44 @@ async def test_a_wrong_announcement_of_the_size_does_no_harm(store: ObjectStore,
     await sink.write(data)
     await sink.complete()
     assert await get(store, KEY, 0, len(data)) == data
+
+
+@gen_test
+@pytest.mark.parametrize("size", [0, 1, 70_000, 5 * MIB, 11 * MIB + 3])
+@pytest.mark.parametrize("piece_bytes", [9_000, 700_001])
+async def test_a_digest_has_been_fed_all_that_was_written_once_the_sink_has_settled(
+    store: ObjectStore, size: int, piece_bytes: int
+) -> None:
+    data, digest = pattern(size), hashlib.sha256()
+    sink = await store.begin(KEY, size, digest)
+    for start in range(0, size, piece_bytes):
+        await sink.write(data[start : start + piece_bytes])
+    await sink.settle()
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+    await sink.settle()
+    await sink.complete()
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest(), "nothing is fed twice"
+    assert await get(store, KEY, 0, size) == data
+
+
+@gen_test
+async def test_what_is_written_after_settling_is_stored_and_fed_as_well(store: ObjectStore) -> None:
+    data, digest = pattern(7 * MIB), hashlib.sha256()
+    sink = await store.begin(KEY, None, digest)
+    for piece in (data[:10], data[10 : 6 * MIB], data[6 * MIB :]):
+        await sink.write(piece)
+        await sink.settle()
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+    await sink.complete()
+    assert await get(store, KEY, 0, len(data)) == data
+
+
+@gen_test
+async def test_a_digest_has_been_fed_all_that_was_read_once_the_reading_ended(store: ObjectStore) -> None:
+    data, digest = pattern(6 * MIB + 17), hashlib.sha256()
+    await put(store, KEY, data)
+    assert b"".join([piece async for piece in store.read(KEY, 5, len(data) - 5, digest)]) == data[5:]
+    assert digest.hexdigest() == hashlib.sha256(data[5:]).hexdigest()
 
 
 @gen_test

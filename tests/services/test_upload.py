@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -87,13 +86,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hashing() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
-
-
-@pytest.fixture
-def open_room(tmp_path: Path, hashing: ThreadPoolExecutor):
+def open_room(tmp_path: Path):
     """Open a room with a lease time and a number of places."""
 
     @asynccontextmanager
@@ -105,7 +98,7 @@ def open_room(tmp_path: Path, hashing: ThreadPoolExecutor):
         await registry.inner.open()
         await store.inner.open()
         limits = UploadLimits(places, lease_seconds)
-        uploads = Uploads(registry, store, Catalogue(source), clock, limits, hashing)
+        uploads = Uploads(registry, store, Catalogue(source), clock, limits)
         listener = Listener()
         uploads.listeners.append(listener)
         try:

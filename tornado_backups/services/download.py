@@ -6,11 +6,9 @@ Does not own: ranges and validators of HTTP (``web/fields``).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncGenerator
-from concurrent.futures import Executor
 from contextlib import aclosing
 
 from tornado_backups.domain.errors import NotFound, ObjectDamaged, ObjectMissing, RequestError
@@ -25,14 +23,11 @@ log = logging.getLogger(__name__)
 class Downloads:
     """Serves stored versions to those who may have them."""
 
-    def __init__(
-        self, registry: Registry, store: ObjectStore, catalogue: Catalogue, clock: Clock, hashing: Executor
-    ) -> None:
+    def __init__(self, registry: Registry, store: ObjectStore, catalogue: Catalogue, clock: Clock) -> None:
         self._registry = registry
         self._store = store
         self._catalogue = catalogue
         self._clock = clock
-        self._hashing = hashing
 
     async def find(self, actor: Actor, collection_name: str, which: str) -> Version:
         """Return the version that ``latest``, ``n`` or ``vn`` means; raises ``NotFound`` or ``NotAuthorized``."""
@@ -62,27 +57,19 @@ class Downloads:
         Raises ``ObjectDamaged`` instead of ending normally when the object is short or its hash is another.
         """
         whole = start == 0 and length == version.size_bytes and bool(version.sha256)
-        digest = hashlib.sha256()
+        digest = hashlib.sha256() if whole else None
         held_back = b""
-        loop = asyncio.get_running_loop()
-        async with aclosing(self._store.read(version.object_key, start, length)) as buffers:
+        async with aclosing(self._store.read(version.object_key, start, length, digest)) as buffers:
             async for data in buffers:
-                if not whole:
-                    yield data
-                    continue
-                # The buffer before goes out while this one is hashed: both release the interpreter lock.
-                hashed = loop.run_in_executor(self._hashing, digest.update, data)
                 if held_back:
                     yield held_back
-                await hashed
                 held_back = data
-        if whole:
-            if digest.hexdigest() != version.sha256:
-                damage = f"its SHA-256 is {digest.hexdigest()}, {version.sha256} was registered"
-                await self._remember(version, damage)
-                raise ObjectDamaged("read", version.object_key, damage)
-            if held_back:
-                yield held_back
+        if digest is not None and digest.hexdigest() != version.sha256:
+            damage = f"its SHA-256 is {digest.hexdigest()}, {version.sha256} was registered"
+            await self._remember(version, damage)
+            raise ObjectDamaged("read", version.object_key, damage)
+        if held_back:
+            yield held_back
 
     async def _remember(self, version: Version, damage: str) -> None:
         log.error("version %d of %s is damaged: %s", version.number, version.collection, damage)

@@ -8,13 +8,12 @@ Does not own: what comes before the first byte (``services/upload``), HTTP (``we
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from tornado_backups.domain.errors import (
     DatabaseUnavailable,
@@ -27,14 +26,21 @@ from tornado_backups.domain.errors import (
 from tornado_backups.domain.model import Collection, Intent, Version
 from tornado_backups.domain.openpgp import MessageCheck
 from tornado_backups.domain.rotation import RotationPlan, plan_rotation
-from tornado_backups.ports import Clock, ObjectStore, Registry, UploadSink
-from tornado_backups.services.gathering import SMALLEST_BYTES, Gathered, Shares
+from tornado_backups.ports import Clock, Digest, ObjectStore, Registry, UploadSink
+from tornado_backups.services.gathering import Gathered, Shares
 from tornado_backups.services.upload_request import Client, UploadRequest, too_large
 
 log = logging.getLogger(__name__)
 
 COMMIT_ATTEMPTS = 5
 COMMIT_RETRY_SECONDS = 1.0
+
+
+class Hash(Digest, Protocol):
+    """A hash that the storage feeds and the commit reads."""
+
+    def hexdigest(self) -> str:
+        """Return the hash of all bytes so far, in hex."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,6 @@ class Room:
     registry: Registry
     store: ObjectStore
     clock: Clock
-    hashing: Executor
     shares: Shares
     lease_seconds: float
     stored: Callable[[Collection, Version, RotationPlan], None]
@@ -84,6 +89,7 @@ class Upload:
         collection: Collection,
         intent: Intent,
         sink: UploadSink,
+        sha256: Hash,
         allowed_bytes: int | None,
         client: Client,
         renewed_at: float,
@@ -98,7 +104,7 @@ class Upload:
         self._allowed_bytes = allowed_bytes
         self._client = client
         self._check = MessageCheck()
-        self._sha256 = hashlib.sha256()
+        self._sha256 = sha256
         self._gathered = Gathered()
         self._flight: asyncio.Task[None] | None = None
         self._lease_lost = False
@@ -117,9 +123,9 @@ class Upload:
     async def write(self, data: bytes) -> None:
         """Take the next bytes of the file: count, check, hash, store; awaiting it is the back-pressure.
 
-        What was gathered is hashed and stored while the next bytes arrive, so that what goes wrong there may be raised
-        by a later call or by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many, ``NotEncrypted``,
-        ``LeaseLost`` or a ``StorageError``; the caller then calls :meth:`abort`.
+        What was gathered is stored, and hashed on the way, while the next bytes arrive: what goes wrong there may be
+        raised by a later call or by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many,
+        ``NotEncrypted``, ``LeaseLost`` or a ``StorageError``; the caller then calls :meth:`abort`.
         """
         self.received_bytes += len(data)
         if self._allowed_bytes is not None and self.received_bytes > self._allowed_bytes:
@@ -139,30 +145,16 @@ class Upload:
     async def _pass_on(self, pieces: list[bytes]) -> None:
         async with self._writing:
             self._raise_if_ended()
-            # Both release the interpreter lock, so hashing costs no time of its own while the storage is written.
-            hashed = asyncio.get_running_loop().run_in_executor(self._room.hashing, self._hash, pieces)
-            try:
-                for piece in pieces:
-                    await self._sink.write(piece)
-            finally:
-                await hashed
+            for piece in pieces:
+                await self._sink.write(piece)
 
-    def _hash(self, pieces: list[bytes]) -> None:
-        for piece in pieces:
-            self._sha256.update(piece)
-
-    async def _pass_rest_on(self) -> None:
-        """Wait for what is on its way and send the rest after it: a small one is not worth a thread call."""
+    async def _settle(self) -> None:
+        """Wait for what is on its way, send the rest after it, and have all of it hashed."""
         await self._landed()
-        rest = self._gathered.take()
-        if sum(map(len, rest)) >= SMALLEST_BYTES:
-            await self._pass_on(rest)
-            return
+        await self._pass_on(self._gathered.take())
         async with self._writing:
             self._raise_if_ended()
-            self._hash(rest)
-            for piece in rest:
-                await self._sink.write(piece)
+            await self._sink.settle()
 
     def _raise_if_ended(self) -> None:
         if self._lease_lost:
@@ -177,7 +169,7 @@ class Upload:
         ``DigestMismatch``, quota while rotation is withheld), and ``UploadCancelled`` when the client has gone before
         the version was registered. The caller then calls :meth:`abort`.
         """
-        await self._pass_rest_on()
+        await self._settle()
         self._check.finish()
         sha256 = self._sha256.hexdigest()
         declared = self._request.declared_sha256

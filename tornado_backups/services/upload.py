@@ -10,9 +10,9 @@ nothing behind; a kill leaves a lease that runs out and an intent that names wha
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import uuid
-from concurrent.futures import Executor
 from datetime import datetime
 
 from tornado_backups.domain.errors import Busy, RequestError, UploadInProgress, WindowClosed
@@ -45,11 +45,8 @@ class Uploads:
         catalogue: Catalogue,
         clock: Clock,
         limits: UploadLimits,
-        hashing: Executor,
     ) -> None:
-        self._room = Room(
-            registry, store, clock, hashing, Shares(), limits.lease_seconds, self.tell_stored, self._ended
-        )
+        self._room = Room(registry, store, clock, Shares(), limits.lease_seconds, self.tell_stored, self._ended)
         self._catalogue = catalogue
         self._max_concurrent = limits.max_concurrent
         self._places_taken = 0
@@ -111,11 +108,13 @@ class Uploads:
             await asyncio.shield(self._give_back(lease))
             raise
         try:
-            sink = await self._room.store.begin(intent.object_key, None if request.is_form else request.declared_bytes)
+            sha256 = hashlib.sha256()
+            expected = None if request.is_form else request.declared_bytes
+            sink = await self._room.store.begin(intent.object_key, expected, sha256)
         except BaseException:
             await asyncio.shield(undo(self._room.registry, self._room.store, intent, None))
             raise
-        upload = Upload(self._room, request, collection, intent, sink, plan.allowed_bytes, client, renewed_at)
+        upload = Upload(self._room, request, collection, intent, sink, sha256, plan.allowed_bytes, client, renewed_at)
         self.running.add(upload)
         return upload
 

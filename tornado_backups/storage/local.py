@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from tornado_backups.domain.errors import ObjectDamaged, StartupError, StorageError, StorageUnavailable
 from tornado_backups.domain.model import StoredObject
+from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.keys import RESERVED, check_key
 
@@ -89,9 +90,9 @@ class LocalStore:
         except RuntimeError:  # what a pool says that was shut down
             raise StorageUnavailable("use", "", "the storage is closed") from None
 
-    async def begin(self, key: str, expected_bytes: int | None = None) -> LocalSink:
+    async def begin(self, key: str, expected_bytes: int | None = None, digest: Digest | None = None) -> LocalSink:
         """Start an object; nothing is on the disk before the first :data:`CHUNK_BYTES` or the end."""
-        sink = LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders)
+        sink = LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders, digest)
         self._gathering.add(sink)
         return sink
 
@@ -104,26 +105,39 @@ class LocalStore:
         """Count a sink no more; repeatable."""
         self._gathering.discard(sink)
 
-    async def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
-        """Yield exactly ``length`` bytes from ``start``, in buffers of :data:`CHUNK_BYTES`."""
+    async def read(
+        self, key: str, start: int, length: int, digest: Digest | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield exactly ``length`` bytes from ``start``, in buffers of :data:`CHUNK_BYTES`.
+
+        The next buffer is read, and the digest fed with it, while the one before is used.
+        """
         segments = check_key("read", key)
         descriptor, size = await self._opened(lambda: self._open(key, segments))
         reading: asyncio.Future[bytes] | None = None
+        position, end = start, start + length
         try:
-            if start + length > size:
-                raise ObjectDamaged("read", key, f"the file has {size} bytes, not {start + length}")
-            while length:
-                work = partial(_pread, descriptor, min(CHUNK_BYTES, length), start, key)
-                reading = asyncio.ensure_future(self.in_data_thread(work))
+            if end > size:
+                raise ObjectDamaged("read", key, f"the file has {size} bytes, not {end}")
+            while position < end:
+                if reading is None:
+                    reading = self._read_on(descriptor, position, end, key, digest)
                 data = await asyncio.shield(reading)
-                start += len(data)
-                length -= len(data)
+                position += len(data)
+                reading = self._read_on(descriptor, position, end, key, digest) if position < end else None
                 yield data
         finally:
-            if reading is None or reading.done():
+            if reading is None:
                 os.close(descriptor)
-            else:  # cancelled while a thread reads: the descriptor's number must not be reused under it
+            else:  # while a thread reads the descriptor's number must not be used again under it
                 reading.add_done_callback(lambda done: _close_after(done, descriptor))
+
+    def _read_on(
+        self, descriptor: int, position: int, end: int, key: str, digest: Digest | None
+    ) -> asyncio.Future[bytes]:
+        count = min(CHUNK_BYTES, end - position)
+        work = partial(_pread, descriptor, count, position, key, digest)
+        return asyncio.ensure_future(self.in_data_thread(work))
 
     async def _opened(self, work: Callable[[], tuple[int, int]]) -> tuple[int, int]:
         opening = asyncio.ensure_future(self.in_data_thread(work))
@@ -204,7 +218,13 @@ class LocalSink:
     """
 
     def __init__(
-        self, store: LocalStore, root: Path, key: str, segments: tuple[str, ...], durable_folders: set[str]
+        self,
+        store: LocalStore,
+        root: Path,
+        key: str,
+        segments: tuple[str, ...],
+        durable_folders: set[str],
+        digest: Digest | None,
     ) -> None:
         self._store = store
         self._root = root
@@ -212,9 +232,11 @@ class LocalSink:
         self._segments = segments
         self._durable_folders = durable_folders
         self._temporary = f"{local_files.temporary_prefix(segments[-1])}{secrets.token_hex(8)}.part"
+        self._digest = digest
         self._lock = threading.Lock()
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
+        self._digested = 0
         self._descriptor = -1
         self._written_bytes = 0
         self._advised_bytes = 0
@@ -228,6 +250,19 @@ class LocalSink:
         self._gathered_bytes += len(data)
         if self._gathered_bytes >= self._store.gathered_bytes:
             await self._store.in_data_thread(self._flush)
+
+    async def settle(self) -> None:
+        """Feed the digest what is gathered: a little at once, more in the thread that then writes it."""
+        if self._gathered_bytes >= _FEWEST_GATHERED_BYTES:
+            await self._store.in_data_thread(self._flush)
+            return
+        for chunk in self._gathered[self._digested :]:
+            self._feed(chunk)
+        self._digested = len(self._gathered)
+
+    def _feed(self, chunk: bytes) -> None:
+        if self._digest is not None:
+            self._digest.update(chunk)
 
     async def complete(self) -> None:
         """Make the object exist: fsync, rename, fsync of every folder that gained an entry.
@@ -264,8 +299,11 @@ class LocalSink:
                 self._descriptor = os.open(self._temporary, flags, local_files.FILE_MODE, dir_fd=opened[-1])
             if self._segments[0] in made:
                 self._durable_folders.discard(self._segments[0])
-        chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        for chunk in chunks:
+        chunks, digested = self._gathered, self._digested
+        self._gathered, self._gathered_bytes, self._digested = [], 0, 0
+        for number, chunk in enumerate(chunks):
+            if number >= digested:
+                self._feed(chunk)
             rest = memoryview(chunk)
             while rest:
                 count = os.write(self._descriptor, rest)
@@ -325,11 +363,13 @@ class LocalSink:
                 self._made_temporary = False
 
 
-def _pread(descriptor: int, count: int, offset: int, key: str) -> bytes:
+def _pread(descriptor: int, count: int, offset: int, key: str, digest: Digest | None) -> bytes:
     with local_files.translated("read", key):
         data = os.pread(descriptor, count, offset)
     if not data:
         raise ObjectDamaged("read", key, f"the file ends at {offset} while it is being read")
+    if digest is not None:
+        digest.update(data)
     return data
 
 

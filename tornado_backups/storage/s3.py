@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tornado_backups.domain.errors import ObjectMissing, StartupError, StorageError, StorageUnavailable
 from tornado_backups.domain.model import StoredObject
 from tornado_backups.lean import import_aiobotocore
+from tornado_backups.ports import Digest
 from tornado_backups.storage.keys import RESERVED, check_key
 from tornado_backups.storage.s3_limits import MIB, S3Limits, SpareMemory, choose_part_sizes
 from tornado_backups.storage.s3_url import S3Location, parse_s3_url
@@ -93,22 +94,34 @@ class S3Store:
             raise StorageUnavailable("use", "", "the storage is not open")
         return self._opened
 
-    async def begin(self, key: str, expected_bytes: int | None = None) -> S3Sink:
+    async def begin(self, key: str, expected_bytes: int | None = None, digest: Digest | None = None) -> S3Sink:
         """Start an object; nothing is in the bucket before its first part is full or it is complete."""
         from tornado_backups.storage.s3_upload import S3Sink
 
         check_key("begin", key, self._location.prefix)
         sizes = choose_part_sizes(expected_bytes, self._location.part_bytes)
-        return S3Sink(self._client, key, sizes, self._spare)
+        return S3Sink(self._client, key, sizes, self._spare, digest)
 
-    async def read(self, key: str, start: int, length: int) -> AsyncGenerator[bytes, None]:
-        """Yield exactly ``length`` bytes from ``start``; a connection that breaks is taken up where it broke."""
+    async def read(
+        self, key: str, start: int, length: int, digest: Digest | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield exactly ``length`` bytes from ``start``; a connection that breaks is taken up where it broke.
+
+        The digest is fed with a buffer while it is used and the next one comes.
+        """
         from tornado_backups.storage.s3_download import download
 
         check_key("read", key)
         async with self._downloads:
+            feeding: asyncio.Future[None] | None = None
             async for data in download(self._client, key, start, length):
+                if feeding is not None:
+                    await feeding
+                if digest is not None:
+                    feeding = asyncio.get_running_loop().run_in_executor(None, digest.update, data)
                 yield data
+            if feeding is not None:
+                await feeding
 
     async def size(self, key: str) -> int:
         """Return the object's size in bytes; raises ``ObjectMissing``, and not when it is the bucket that is."""

@@ -16,9 +16,12 @@ from functools import partial
 from typing import Any
 
 from tornado_backups.domain.errors import ObjectMissing, StorageError, StorageUnavailable
+from tornado_backups.ports import Digest
 from tornado_backups.storage.s3_client import S3Client
 from tornado_backups.storage.s3_faults import FAULTS, code_of, explain, is_transient, storage_error
 from tornado_backups.storage.s3_limits import MOST_PARTS, PartSizes, SpareMemory
+
+_FED_AT_ONCE_BYTES = 64 * 1024
 
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-(\d+)")
 
@@ -31,8 +34,10 @@ class S3Sink:
     ``io_timeout_seconds``.
     """
 
-    def __init__(self, client: S3Client, key: str, sizes: PartSizes, spare: SpareMemory) -> None:
+    def __init__(self, client: S3Client, key: str, sizes: PartSizes, spare: SpareMemory, digest: Digest | None) -> None:
         self._client = client
+        self._digest = digest
+        self._fed_bytes = 0
         self._key = key
         self._sizes = sizes
         self._deadline = asyncio.get_running_loop().time() + client.limits.io_timeout_seconds
@@ -63,6 +68,24 @@ class S3Sink:
             self._filled_bytes += count
             self._total_bytes += count
             rest = rest[count:]
+
+    async def settle(self) -> None:
+        """Feed the digest the part that is being filled; those before are fed while they are on their way."""
+        self._refuse_if_ended("write")
+        await self._landed()
+        if self._filling is not None:
+            view = memoryview(self._filling)[self._fed_bytes : self._filled_bytes]
+            self._fed_bytes = self._filled_bytes
+            await self._feed(view)
+
+    async def _feed(self, view: memoryview) -> None:
+        if self._digest is None or not view:
+            return
+        if len(view) <= _FED_AT_ONCE_BYTES:
+            self._digest.update(view)
+        else:
+            # A part is hashed in one thread call, which may outlast a cancelled caller: the view keeps its memory.
+            await asyncio.get_running_loop().run_in_executor(None, self._digest.update, view)
 
     async def complete(self) -> None:
         """Make the object exist: one PUT, or the last part and CompleteMultipartUpload."""
@@ -133,21 +156,24 @@ class S3Sink:
     def _take_off(self) -> None:
         assert self._filling is not None
         buffer, size_bytes = self._filling, self._filled_bytes
-        self._filling, self._filled_bytes = None, 0
-        self._flight = asyncio.get_running_loop().create_task(
-            self._bounded(partial(self._send_part, len(self._etags) + 1, buffer, size_bytes), "write")
-        )
+        unfed = memoryview(buffer)[self._fed_bytes : size_bytes]
+        self._filling, self._filled_bytes, self._fed_bytes = None, 0, 0
+        send = partial(self._send_part, len(self._etags) + 1, buffer, size_bytes, unfed)
+        self._flight = asyncio.get_running_loop().create_task(self._bounded(send, "write"))
 
     async def _landed(self) -> None:
         if self._flight is not None:
             await self._flight
 
-    async def _send_part(self, number: int, buffer: mmap.mmap, size_bytes: int) -> None:
+    async def _send_part(self, number: int, buffer: mmap.mmap, size_bytes: int, unfed: memoryview) -> None:
+        feeding = asyncio.ensure_future(self._feed(unfed))
         if not self._upload_id:
             await self._create_multipart()
         parameters = self._named(UploadId=self._upload_id, PartNumber=number)
         with memoryview(buffer) as whole, whole[:size_bytes] as body:
             answer = await self._client.call("write", self._key, "upload_part", parameters, body=body)
+        await feeding
+        unfed.release()
         self._etags.append(answer["ETag"])
         self._buffers.landed(buffer)
 

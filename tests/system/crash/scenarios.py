@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,31 +81,30 @@ def maintenance_of(world: World, registry: Registry, store: ObjectStore) -> tupl
     return Maintenance(registry, store, health, sessions, alerts, metrics, world.clock, 60.0, 3600.0, 30.0), metrics
 
 
-def uploads_of(world: World, registry: Registry, store: ObjectStore, hashing: ThreadPoolExecutor) -> Uploads:
+def uploads_of(world: World, registry: Registry, store: ObjectStore) -> Uploads:
     """Wire the upload service as ``app`` does."""
     source: Any = OneCollection()
     limits = UploadLimits(8, 30.0)
-    return Uploads(registry, store, Catalogue(source), world.clock, limits, hashing)
+    return Uploads(registry, store, Catalogue(source), world.clock, limits)
 
 
 async def _upload(world: World, registry: Registry, store: ObjectStore, acknowledge: Acknowledge, data: bytes) -> None:
     running_upload.COMMIT_RETRY_SECONDS = 0.0
-    with ThreadPoolExecutor(1) as hashing:
-        audit: Any = Silent()
-        uploads = uploads_of(world, registry, store, hashing)
-        rotation = Rotation(registry, store, audit)
-        uploads.listeners.append(rotation)
-        running = None
-        try:
-            running = await uploads.begin(UploadRequest(ACTOR, NAME, len(data)), Silent())
-            for start in range(0, len(data), 3 * 1024 * 1024):
-                await running.write(data[start : start + 3 * 1024 * 1024])
-            acknowledge((await running.commit()).id)
-        except RequestError:
-            if running is not None:
-                await running.abort()
-        finally:
-            await rotation.close()
+    audit: Any = Silent()
+    uploads = uploads_of(world, registry, store)
+    rotation = Rotation(registry, store, audit)
+    uploads.listeners.append(rotation)
+    running = None
+    try:
+        running = await uploads.begin(UploadRequest(ACTOR, NAME, len(data)), Silent())
+        for start in range(0, len(data), 3 * 1024 * 1024):
+            await running.write(data[start : start + 3 * 1024 * 1024])
+        acknowledge((await running.commit()).id)
+    except RequestError:
+        if running is not None:
+            await running.abort()
+    finally:
+        await rotation.close()
 
 
 def small_data(world: World) -> bytes:
@@ -128,18 +126,17 @@ async def _upload_large(world: World, registry: Any, store: Any, acknowledge: Ac
 
 
 async def _aborted_upload(world: World, registry: Any, store: Any, acknowledge: Acknowledge) -> None:
-    with ThreadPoolExecutor(1) as hashing:
-        uploads = uploads_of(world, registry, store, hashing)
-        data = large_data(world)
-        running = None
-        try:
-            running = await uploads.begin(UploadRequest(ACTOR, NAME, len(data)), Silent())
-            await running.write(data[:-1000])
-        except RequestError:
-            if running is None:
-                return
-        await running.abort()
-        await running.abort()
+    uploads = uploads_of(world, registry, store)
+    data = large_data(world)
+    running = None
+    try:
+        running = await uploads.begin(UploadRequest(ACTOR, NAME, len(data)), Silent())
+        await running.write(data[:-1000])
+    except RequestError:
+        if running is None:
+            return
+    await running.abort()
+    await running.abort()
 
 
 async def _delete(world: World, registry: Any, store: Any, acknowledge: Acknowledge) -> None:
