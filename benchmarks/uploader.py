@@ -1,4 +1,4 @@
-"""``python -m benchmarks.uploader PORT FILE AUTHORIZATION PATH…``: upload to every path, over and over, until killed."""
+"""``python -m benchmarks.uploader PORT FILE AUTHORIZATION PATH…``: upload to every path, again and again, till killed."""
 
 from __future__ import annotations
 
