@@ -1,4 +1,4 @@
-"""``python -m benchmarks.uploader PORT FILE AUTHORIZATION PATH…``: upload to every path, again and again, till killed."""
+"""``python -m benchmarks.uploader PORT FILE AUTHORIZATION PATH…``: upload to every path, again and again."""
 
 from __future__ import annotations
 
