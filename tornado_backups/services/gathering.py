@@ -6,7 +6,7 @@ Does not own: what happens to what is passed on (``services/running_upload``). F
 
 from __future__ import annotations
 
-LARGEST_BYTES = 512 * 1024
+LARGEST_BYTES = 1024 * 1024
 """What one upload gathers while few run: a thread call costs as much as hashing a tenth of it."""
 
 SMALLEST_BYTES = 64 * 1024

@@ -26,13 +26,16 @@ from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.keys import RESERVED, check_key
 
-CHUNK_BYTES = 512 * 1024
-"""Writes are gathered to this, and reads are this large: one thread call each (docs/performance.md)."""
+GATHERED_BYTES = 1024 * 1024
+"""What a sink gathers, while few run, before it is hashed and written in one thread call (docs/performance.md)."""
 
-GATHERED_BYTES = 4 * 1024 * 1024
-"""What all sinks gather together: when many run, each gathers less than :data:`CHUNK_BYTES`."""
+READ_BYTES = 512 * 1024
+"""What is read and hashed in one thread call, while few are reading."""
 
-_FEWEST_GATHERED_BYTES = 64 * 1024
+SUM_BYTES = 4 * 1024 * 1024
+"""What all sinks together gather, and all readers read at once: when many run each has a share of this."""
+
+_SMALLEST_SHARE_BYTES = 64 * 1024
 
 WRITE_BACK_BYTES = 8 * 1024 * 1024
 """How much is written before the kernel is asked to begin putting it on the disk."""
@@ -57,6 +60,7 @@ class LocalStore:
         self._slow_threads = ThreadPoolExecutor(_THREADS, "storage-slow")
         self._durable_folders: set[str] = set()
         self._gathering: set[LocalSink] = set()
+        self._readers = 0
 
     async def open(self) -> None:
         """Make the folder and prove that it can be written and read back; raise ``StartupError`` if not."""
@@ -91,7 +95,7 @@ class LocalStore:
             raise StorageUnavailable("use", "", "the storage is closed") from None
 
     async def begin(self, key: str, expected_bytes: int | None = None, digest: Digest | None = None) -> LocalSink:
-        """Start an object; nothing is on the disk before the first :data:`CHUNK_BYTES` or the end."""
+        """Start an object; nothing is on the disk before enough is gathered or the end."""
         sink = LocalSink(self, self._root, key, check_key("begin", key), self._durable_folders, digest)
         self._gathering.add(sink)
         return sink
@@ -99,7 +103,7 @@ class LocalStore:
     @property
     def gathered_bytes(self) -> int:
         """How much one sink gathers now before it goes to a thread."""
-        return max(_FEWEST_GATHERED_BYTES, min(CHUNK_BYTES, GATHERED_BYTES // max(1, len(self._gathering))))
+        return _share(GATHERED_BYTES, len(self._gathering))
 
     def ended(self, sink: LocalSink) -> None:
         """Count a sink no more; repeatable."""
@@ -108,7 +112,7 @@ class LocalStore:
     async def read(
         self, key: str, start: int, length: int, digest: Digest | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """Yield exactly ``length`` bytes from ``start``, in buffers of :data:`CHUNK_BYTES`.
+        """Yield exactly ``length`` bytes from ``start``, in buffers of at most :data:`READ_BYTES`.
 
         The next buffer is read, and the digest fed with it, while the one before is used.
         """
@@ -116,6 +120,7 @@ class LocalStore:
         descriptor, size = await self._opened(lambda: self._open(key, segments))
         reading: asyncio.Future[bytes] | None = None
         position, end = start, start + length
+        self._readers += 1
         try:
             if end > size:
                 raise ObjectDamaged("read", key, f"the file has {size} bytes, not {end}")
@@ -127,6 +132,7 @@ class LocalStore:
                 reading = self._read_on(descriptor, position, end, key, digest) if position < end else None
                 yield data
         finally:
+            self._readers -= 1
             if reading is None:
                 os.close(descriptor)
             else:  # while a thread reads the descriptor's number must not be used again under it
@@ -135,7 +141,7 @@ class LocalStore:
     def _read_on(
         self, descriptor: int, position: int, end: int, key: str, digest: Digest | None
     ) -> asyncio.Future[bytes]:
-        count = min(CHUNK_BYTES, end - position)
+        count = min(_share(READ_BYTES, self._readers), end - position)
         work = partial(_pread, descriptor, count, position, key, digest)
         return asyncio.ensure_future(self.in_data_thread(work))
 
@@ -253,7 +259,7 @@ class LocalSink:
 
     async def settle(self) -> None:
         """Feed the digest what is gathered: a little at once, more in the thread that then writes it."""
-        if self._gathered_bytes >= _FEWEST_GATHERED_BYTES:
+        if self._gathered_bytes >= _SMALLEST_SHARE_BYTES:
             await self._store.in_data_thread(self._flush)
             return
         for chunk in self._gathered[self._digested :]:
@@ -361,6 +367,10 @@ class LocalSink:
             if self._made_temporary:
                 local_files.remove(self._root, self._segments, keep_object=not self._made_object)
                 self._made_temporary = False
+
+
+def _share(most_bytes: int, sharers: int) -> int:
+    return max(_SMALLEST_SHARE_BYTES, min(most_bytes, SUM_BYTES // max(1, sharers)))
 
 
 def _pread(descriptor: int, count: int, offset: int, key: str, digest: Digest | None) -> bytes:
