@@ -35,7 +35,7 @@ class LocalPlace:
     """A local folder; folders of versions count as things that lie there, those of collections do not."""
 
     root: Path
-    visible_bytes = 512 * 1024
+    visible_bytes = 1024 * 1024
 
     def store(self) -> LocalStore:
         return LocalStore(self.root)

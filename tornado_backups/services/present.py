@@ -16,11 +16,14 @@ from tornado_backups.domain.rotation import RotationPlan
 
 def timestamp(moment: datetime) -> str:
     """Return RFC 3339 text in UTC, to the microsecond."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()[: -len("+00:00")] + "Z"
 
 
 def version_json(version: Version) -> dict[str, Any]:
     """Return a version as listings, uploads and deletions show it."""
+    created_at = timestamp(version.created_at)
     return {
         "id": version.id,
         "collectionId": version.collection,
@@ -30,8 +33,8 @@ def version_json(version: Version) -> dict[str, Any]:
         "sha256": version.sha256,
         "uploadedBySessionId": version.session_id,
         "user": version.uploader,
-        "CreatedAt": timestamp(version.created_at),
-        "UpdatedAt": timestamp(version.updated_at),
+        "CreatedAt": created_at,
+        "UpdatedAt": created_at if version.updated_at is version.created_at else timestamp(version.updated_at),
         "DeletedAt": None,
     }
 
