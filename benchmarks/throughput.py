@@ -21,30 +21,42 @@ def measure_local(plan: Plan) -> None:
     with plan.space() as folder, contextlib.ExitStack() as stack:
         ours = stack.enter_context(Ours.running(folder / "ours"))
         others = _webdav_peers(plan, folder, stack)
-        file, headers = plan.body(), ours.login()
-        gib = plan.file_mib / 1024
+        headers = ours.login()
         times: dict[str, list[float]] = defaultdict(list)
         for number in range(plan.rounds + 1):
-            before = ours.process.cpu_seconds()
-            begin = time.monotonic()
-            ours.upload(file, headers)
-            took = time.monotonic() - begin
-            between = ours.process.cpu_seconds()
-            begin = time.monotonic()
-            with Connection.to(ours.port) as connection:
-                connection.receive_file(version_path("latest", "latest"), headers)
-            fetched = time.monotonic() - begin
-            cpu = (between - before, ours.process.cpu_seconds() - between)
-            measured = [("up", took), ("down", fetched), ("cpu-up", cpu[0] / gib), ("cpu-down", cpu[1] / gib)]
-            for peer in others:
-                before = peer.process.cpu_seconds()
-                measured.append((f"{peer.name} up", peer.upload(file)))
-                measured.append((f"{peer.name} cpu", (peer.process.cpu_seconds() - before) / gib))
-                measured.append((f"{peer.name} down", peer.download()))
+            measured = _uploads(plan, ours, headers, others)
             if number:  # the first round warms every server up
-                for name, value in measured:
+                for name, value in measured.items():
+                    times[name].append(value)
+        for number in range(plan.rounds + 1):
+            measured = _downloads(plan, ours, headers, others)
+            if number:  # the first round brings every file into the page cache
+                for name, value in measured.items():
                     times[name].append(value)
     _tell_local(plan, times, [peer.name for peer in others])
+
+
+def _uploads(plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav]) -> dict[str, float]:
+    """Upload once to every server; return seconds, and processor seconds for a GiB."""
+    file, gib = plan.body(), plan.file_mib / 1024
+    before, begin = ours.process.cpu_seconds(), time.monotonic()
+    ours.upload(file, headers)
+    measured = {"up": time.monotonic() - begin, "cpu-up": (ours.process.cpu_seconds() - before) / gib}
+    for peer in others:
+        before = peer.process.cpu_seconds()
+        measured[f"{peer.name} up"] = peer.upload(file)
+        measured[f"{peer.name} cpu"] = (peer.process.cpu_seconds() - before) / gib
+    return measured
+
+
+def _downloads(plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav]) -> dict[str, float]:
+    """Download once from every server; return seconds, and processor seconds for a GiB."""
+    before, begin = ours.process.cpu_seconds(), time.monotonic()
+    with Connection.to(ours.port) as connection:
+        connection.receive_file(version_path("latest", "latest"), headers)
+    took, used = time.monotonic() - begin, ours.process.cpu_seconds() - before
+    measured = {"down": took, "cpu-down": used / (plan.file_mib / 1024)}
+    return measured | {f"{peer.name} down": peer.download() for peer in others}
 
 
 def _webdav_peers(plan: Plan, base: Path, stack: contextlib.ExitStack) -> list[peers.WebDav]:
