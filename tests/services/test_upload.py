@@ -129,16 +129,16 @@ async def test_a_version_holds_exactly_the_bytes_that_were_written_in_whatever_p
 async def test_abort_undoes_everything_however_often_and_from_wherever_it_is_called(open_room) -> None:
     async with open_room() as room:
         upload = await room.begin(None)
-        body = message(1_000_000)
-        await upload.write(body[:600_000])
-        await upload.write(body[600_000:700_000])  # which waits for the one before
+        body = message(4_000_000)
+        await upload.write(body[:2_000_000])
+        await upload.write(body[2_000_000:3_500_000])  # which waits for the one before
         assert room.objects()
         await asyncio.gather(*(upload.abort() for _ in range(3)))
         await upload.abort()
         assert room.store.calls.count("abort") == 1
         await room.assert_free_and_clean()
         with pytest.raises(UploadCancelled):
-            await upload.write(body[700_000:800_000])
+            await upload.write(body[3_500_000:3_600_000])
         with pytest.raises(RequestError):
             await upload.commit()
         assert await room.numbers() == []

@@ -16,8 +16,8 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.contract.store_places import LocalPlace, Place, S3Place
@@ -42,9 +42,35 @@ class Ledger:
     """What clients know of one collection; nothing in here comes from the server but its acknowledgements."""
 
     acknowledged: dict[int, str] = field(default_factory=dict)
+    begun: dict[int, int] = field(default_factory=dict)
+    """When an acknowledged upload began, on this ledger's own clock."""
+    cut: list[int] = field(default_factory=list)
+    """When uploads ended without an answer, on the same clock: each may have been stored."""
     attempted: set[str] = field(default_factory=set)
     deletions: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    clock: int = 0
+
+    def tick(self) -> int:
+        """Return the next moment of the ledger's clock; call it under the lock."""
+        self.clock += 1
+        return self.clock
+
+    def snapshot(self) -> Ledger:
+        """Return a copy that no client writes into; call it under the lock."""
+        return replace(
+            self,
+            acknowledged=dict(self.acknowledged),
+            begun=dict(self.begun),
+            cut=list(self.cut),
+            attempted=set(self.attempted),
+            deletions=set(self.deletions),
+        )
+
+    def newer(self, number: int, live: Iterable[int]) -> int:
+        """Return how many newer versions there may ever have been, for so many may have pushed this one out."""
+        known = sum(other > number for other in {*self.acknowledged, *self.deletions, *live})
+        return known + sum(ended > self.begun[number] for ended in self.cut)
 
     def missing(self, live: dict[int, str]) -> list[str]:
         """Return what is wrong with the live versions, number by SHA-256 of what was downloaded."""
@@ -55,8 +81,8 @@ class Ledger:
             elif self.acknowledged.get(number, sha256) != sha256:
                 faults.append(f"version {number} is not what was acknowledged under that number")
         for number in self.acknowledged:
-            newer = sum(other > number for other in live)
-            if number not in live and number not in self.deletions and newer < MOST_VERSIONS:
+            gone = number not in live and number not in self.deletions
+            if gone and self.newer(number, live) < MOST_VERSIONS:
                 faults.append(f"version {number} was acknowledged and is gone; live are {sorted(live)}")
         return faults
 
@@ -141,10 +167,18 @@ class Load:
             sha256 = hashlib.sha256(data).hexdigest()
             with ledger.lock:
                 ledger.attempted.add(sha256)
-            answer = loop.program.upload(name, loop.token, data)
+                began = ledger.tick()
+            try:
+                answer = loop.program.upload(name, loop.token, data)
+            except (OSError, http.client.HTTPException) as error:
+                if not isinstance(error, ConnectionRefusedError):
+                    with ledger.lock:
+                        ledger.cut.append(ledger.tick())
+                raise
             if answer.status == 200:
+                number = answer.data["version"]["versionNumber"]
                 with ledger.lock:
-                    ledger.acknowledged[answer.data["version"]["versionNumber"]] = sha256
+                    ledger.begun[number], ledger.acknowledged[number] = began, sha256
                 loop.figures.uploads += 1
             else:
                 loop.refused(answer)
@@ -217,7 +251,7 @@ class KillLoop:
         """Hold what the server has against the ledger; under load what vanished meanwhile may have been rotated."""
         ledger = self.ledgers[name]
         with ledger.lock:
-            known = dict(ledger.acknowledged)
+            known = ledger.snapshot()
         live = {}
         for number in self.program.numbers(name, self.token):
             try:
@@ -232,11 +266,12 @@ class KillLoop:
                     continue
             if not while_loaded:
                 self.figures.faults.append(f"version {number} of {name} lists, but {said}")
-        with ledger.lock:
-            state = Ledger(known, set(ledger.attempted), set(ledger.deletions))
+        with ledger.lock:  # what was acknowledged before must be there, whatever came or was asked for meanwhile
+            state = replace(ledger.snapshot(), acknowledged=known.acknowledged, begun=known.begun)
         if while_loaded:
             newest = max(self.program.numbers(name, self.token), default=0)
-            live |= {number: sha256 for number, sha256 in known.items() if number <= newest - MOST_VERSIONS}
+            past = newest - MOST_VERSIONS
+            live |= {number: sha256 for number, sha256 in known.acknowledged.items() if number <= past}
         self.figures.faults += [f"{name}: {fault}" for fault in state.missing(live)]
 
     def _wait_until_clean(self) -> None:

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-LEFT_OUT = ["curses", "logging.handlers", "multiprocessing", "tornado.template", "tornado.locale"]
+LEFT_OUT = [
+    *("curses", "logging.handlers", "multiprocessing", "tornado.template", "tornado.locale"),
+    *("gzip", "mimetypes", "html", "html.entities"),
+]
 
 
 def run(program: str) -> str:
@@ -25,7 +28,13 @@ def test_tornado_comes_without_what_a_server_never_uses() -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("logging.handlers", "SocketHandler"), ("multiprocessing", "cpu_count"), ("tornado.template", "Loader")],
+    [
+        ("logging.handlers", "SocketHandler"),
+        ("multiprocessing", "cpu_count"),
+        ("tornado.template", "Loader"),
+        ("gzip", "GzipFile"),
+        ("html", "unescape"),
+    ],
 )
 def test_what_was_left_out_is_whole_for_whoever_imports_it_afterwards(module: str, name: str) -> None:
     program = f"from tornado_backups.lean import import_tornado; import_tornado(); import importlib;\
@@ -42,7 +51,8 @@ lean.import_tornado(); import tornado.web; print('tornado.template' in sys.modul
 def test_the_s3_client_comes_without_its_documentation_and_a_second_http_client() -> None:
     program = "import sys; from tornado_backups.lean import import_aiobotocore; import_aiobotocore()\n\
 import tornado_backups.storage.s3_client; print([name for name in\
-        ('httpx', 'brotli', 'botocore.docs.service', 'frozenlist._frozenlist') if name in sys.modules])"
+        ('httpx', 'brotli', 'botocore.docs.service', 'frozenlist._frozenlist', 'importlib.metadata')\
+        if name in sys.modules])"
     assert run(program) == "[]"
 
 
@@ -52,3 +62,18 @@ with hollow('logging.handlers'), without('json'):\n\
     from logging.handlers import SocketHandler\n\
 import json; print(SocketHandler.__module__, json.dumps(1))"
     assert run(program) == "logging.handlers 1"
+
+
+def test_a_tls_context_made_without_authorities_lets_nobody_in_and_later_ones_are_whole() -> None:
+    program = "import ssl; from tornado_backups.lean import without_authorities\n\
+with without_authorities():\n\
+    context = ssl.create_default_context()\n\
+print(context.verify_mode.name, context.check_hostname, context.get_ca_certs(),\
+    ssl.SSLContext.load_default_certs.__name__)"
+    assert run(program) == "CERT_REQUIRED True [] load_default_certs"
+
+
+def test_what_was_imported_incomplete_is_whole_for_whoever_imports_it_afterwards() -> None:
+    program = "from tornado_backups.lean import import_tornado; import_tornado(); import html\n\
+print(html.unescape('&auml;&lt;'))"
+    assert run(program) == "ä<"

@@ -24,6 +24,8 @@ KIB_PER_MIB = 1024
 IDLE_MIB = 60
 ONE_UPLOAD_MIB = 16
 EIGHT_UPLOADS_MIB = 70
+AFTERWARDS_MIB = 10
+AFTERWARDS_SECONDS = 60
 UPLOAD_BYTES = int(os.environ.get("MEMORY_UPLOAD_MIB", "96")) * KIB_PER_MIB * KIB_PER_MIB
 BLOCK = bytes(range(256)) * 1024
 
@@ -109,3 +111,4 @@ def test_memory_stays_under_its_ceilings_whatever_the_size_of_the_files(
         )
     assert one.mib - idle <= ONE_UPLOAD_MIB
     assert eight.mib - idle <= EIGHT_UPLOADS_MIB
+    wait_until(lambda: resident_mib(program) - idle <= AFTERWARDS_MIB, AFTERWARDS_SECONDS)

@@ -77,7 +77,7 @@ def test_an_upload_that_does_not_end_in_time_is_aborted_cleanly(run: Callable[..
 def test_a_second_sigterm_ends_at_once_and_the_next_start_mends(run: Callable[..., Program]) -> None:
     program = run().wait_until_ready()
     token = program.login("admin")
-    with begin_upload(program, token, message(900_000), 600_000):
+    with begin_upload(program, token, message(4_000_000), 3_000_000):
         program.send(signal.SIGTERM)
         program.wait_for_line("SIGTERM")
         program.send(signal.SIGTERM)

@@ -98,11 +98,19 @@ class S3Client:
             if loader := small_loader(self.location.endpoint_url, region):
                 session.register_component("data_loader", loader)
             client = session.create_client(
-                "s3", region_name=region, endpoint_url=self.location.endpoint_url, config=self._config()
+                "s3",
+                region_name=region,
+                endpoint_url=self.location.endpoint_url,
+                verify=False if self._plain_http else None,  # reads the authorities' certificates only where TLS is
+                config=self._config(),
             )
             self._client = await self._stack.enter_async_context(client)
         except _OPEN_FAULTS as error:
             raise storage_error("open", "", error) from error
+
+    @property
+    def _plain_http(self) -> bool:
+        return (self.location.endpoint_url or "https:").startswith("http:")
 
     def _region(self, session: AioSession) -> str:
         configured = session.get_config_variable("region")
@@ -110,7 +118,6 @@ class S3Client:
 
     def _config(self) -> AioConfig:
         styles = {None: "auto", True: "path", False: "virtual"}
-        plain_http = (self.location.endpoint_url or "https:").startswith("http:")
         return AioConfig(
             connect_timeout=self.limits.connect_seconds,
             read_timeout=self.limits.io_timeout_seconds,  # ``stall_seconds`` is the limit that counts
@@ -121,7 +128,7 @@ class S3Client:
             response_checksum_validation="when_required",
             s3={
                 "addressing_style": styles[self.location.path_style],
-                "payload_signing_enabled": plain_http and self.location.sign_payload,
+                "payload_signing_enabled": self._plain_http and self.location.sign_payload,
             },
         )
 
