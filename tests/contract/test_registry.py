@@ -308,7 +308,7 @@ async def test_an_expired_version_lists_no_more_until_it_is_forgotten(registry: 
     assert await registry.versions("photos") == []
     assert await registry.version("photos", 1) is None
     assert await registry.latest_version("photos") is None
-    assert await registry.expired_versions(10) == [(replace(version, updated_at=LATER), "deleted by \ufffdalice")]
+    assert await registry.expired_versions(10) == [(version._replace(updated_at=LATER), "deleted by \ufffdalice")]
     await registry.forget_version(version.id)
     await registry.forget_version(version.id)
     assert await registry.expired_versions(10) == []
@@ -384,12 +384,12 @@ async def test_checks_are_due_by_age_never_checked_first(registry: Registry) -> 
 @pytest.mark.gen_test
 async def test_a_check_fills_an_empty_digest_and_changes_no_other(registry: Registry) -> None:
     lease = await with_lease(registry)
-    imported = replace(version_of(intent_for(lease, 1)), sha256="", object_key="photos/photos-v1.gpg")
+    imported = version_of(intent_for(lease, 1))._replace(sha256="", object_key="photos/photos-v1.gpg")
     await registry.adopt_version(imported, lease)
     await registry.record_check(imported.id, NOON, "a" * 64, "")
     await registry.record_check(imported.id, LATER, "b" * 64, "the digest differs")
     found = await registry.version("photos", 1)
-    assert found == replace(imported, sha256="a" * 64, checked_at=LATER, damage="the digest differs")
+    assert found == imported._replace(sha256="a" * 64, checked_at=LATER, damage="the digest differs")
     assert await registry.damaged_versions() == {"photos": [found]}
     await registry.record_check(imported.id, LATER, "a" * 64, "")
     assert await registry.damaged_versions() == {}
@@ -409,7 +409,7 @@ async def test_damage_of_an_expired_version_is_nobodys_concern(registry: Registr
 @pytest.mark.gen_test
 async def test_an_adopted_version_raises_the_counter_and_may_be_adopted_again(registry: Registry) -> None:
     lease = await with_lease(registry)
-    found = replace(version_of(intent_for(lease, 7)), object_key="photos/old-7.gpg")
+    found = version_of(intent_for(lease, 7))._replace(object_key="photos/old-7.gpg")
     for _ in range(2):
         await registry.adopt_version(found, lease)
     lower = version_of(intent_for(lease, 3))
@@ -425,14 +425,14 @@ async def test_a_version_is_not_adopted_over_another(registry: Registry, databas
     lease = intent.lease
     stranger = version_of(intent_for(lease, 5))
     for refused in (
-        replace(stranger, number=there.number),
-        replace(stranger, object_key=there.object_key),
-        replace(stranger, object_key=intent.object_key),
-        replace(stranger, id=there.id),
-        replace(stranger, number=0),
-        replace(stranger, number=2**53),
-        replace(stranger, number=10**30),
-        replace(stranger, object_key="photos/\udcff"),
+        stranger._replace(number=there.number),
+        stranger._replace(object_key=there.object_key),
+        stranger._replace(object_key=intent.object_key),
+        stranger._replace(id=there.id),
+        stranger._replace(number=0),
+        stranger._replace(number=2**53),
+        stranger._replace(number=10**30),
+        stranger._replace(object_key="photos/\udcff"),
     ):
         with pytest.raises(LeaseLost):
             await registry.adopt_version(refused, lease)

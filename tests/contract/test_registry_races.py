@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -117,7 +116,7 @@ async def test_an_object_is_adopted_once(registry: Registry, other: Registry) ->
     assert lease is not None
     for number in range(1, ROUNDS):
         one = version_of(intent_for(lease, number))
-        two = replace(version_of(intent_for(lease, number, "b")), object_key=one.object_key)
+        two = version_of(intent_for(lease, number, "b"))._replace(object_key=one.object_key)
         won = await asyncio.gather(adopt(registry, one, "collection/photos"), adopt(other, two, "collection/b"))
         assert sum(won) == 1
 

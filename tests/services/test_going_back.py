@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,10 +33,9 @@ async def test_after_going_back_every_row_of_the_go_server_names_an_object_at_it
     put(tmp_path, "db/db-v1.gpg", b"12345", NOON)
     lease = await registry.acquire_lease("collection/db", 30)
     assert lease is not None
-    template = replace(
-        await store(registry, "photos", 7), id=imported_id, collection="db", filename="db-v1.gpg", size_bytes=5
-    )
-    await registry.adopt_version(replace(template, object_key="db/db-v1.gpg"), lease)
+    stored = await store(registry, "photos", 7)
+    template = stored._replace(id=imported_id, collection="db", filename="db-v1.gpg", size_bytes=5)
+    await registry.adopt_version(template._replace(object_key="db/db-v1.gpg"), lease)
     await registry.raise_counter("db", 2)
     await registry.release_lease(lease)
     for version in (await store(registry, "db", 5), await store(registry, "o'neil", 5), template):

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -362,7 +362,7 @@ async def test_the_scrub_fills_in_the_hash_of_an_imported_version(open_room) -> 
         await room.registry.inner.adopt_version(imported, lease)
         await room.maintenance.run_pass()
         found = await room.registry.inner.version("files", 7)
-        assert found == replace(imported, sha256=hashlib.sha256(b"imported").hexdigest(), checked_at=NOW)
+        assert found == imported._replace(sha256=hashlib.sha256(b"imported").hexdigest(), checked_at=NOW)
 
 
 @pytest.mark.gen_test

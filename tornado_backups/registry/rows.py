@@ -52,8 +52,7 @@ def version(row: tuple[Any, ...]) -> Version:
     created_at = moment(row[9])
     updated_at = created_at if row[10] == row[9] else moment(row[10])
     checked_at = moment(row[11]) if row[11] != NEVER else None
-    fields = [*row[:9], created_at, updated_at, checked_at, row[12]]
-    return Version(*fields)
+    return Version._make((*row[:9], created_at, updated_at, checked_at, row[12]))
 
 
 def version_values(version: Version) -> tuple[Value, ...]:

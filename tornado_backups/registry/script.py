@@ -68,11 +68,15 @@ Script = Generator[Statement, Result, T]
 
 @dataclass(frozen=True, slots=True)
 class Transaction(Generic[T]):
-    """A script that can be started any number of times; one that ``reads_only`` takes no write lock."""
+    """A script that can be started any number of times; one that ``reads_only`` takes no write lock.
+
+    One that is not ``durable`` may be forgotten by a power cut, together with the process that asked for it.
+    """
 
     name: str
     start: Callable[[], Script[T]]
     reads_only: bool
+    durable: bool = True
 
 
 class Driver(Protocol):
@@ -98,9 +102,16 @@ def writes(function: Callable[P, Script[T]]) -> Callable[P, Transaction[T]]:
     return _transaction(function, reads_only=False)
 
 
-def _transaction(function: Callable[P, Script[T]], *, reads_only: bool) -> Callable[P, Transaction[T]]:
+def writes_for_the_living(function: Callable[P, Script[T]]) -> Callable[P, Transaction[T]]:
+    """Make a script into a transaction whose change only matters as long as this process lives (leases)."""
+    return _transaction(function, reads_only=False, durable=False)
+
+
+def _transaction(
+    function: Callable[P, Script[T]], *, reads_only: bool, durable: bool = True
+) -> Callable[P, Transaction[T]]:
     @functools.wraps(function)
     def build(*args: P.args, **kwargs: P.kwargs) -> Transaction[T]:
-        return Transaction(function.__name__, lambda: function(*args, **kwargs), reads_only)
+        return Transaction(function.__name__, lambda: function(*args, **kwargs), reads_only, durable)
 
     return build

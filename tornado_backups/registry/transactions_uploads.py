@@ -16,7 +16,7 @@ from datetime import datetime
 from tornado_backups.domain.errors import LeaseLost, NotAuthenticated
 from tornado_backups.domain.model import Intent, Lease, Removal, Version
 from tornado_backups.registry import rows
-from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes
+from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes, writes_for_the_living
 
 _LIVE = "(leases.expires_at > {now} AND leases.expires_at <= {now} + leases.ttl_us + 1000000)"
 """A lease ending later than its own time from now was written before the clock went back: it counts as over.
@@ -39,7 +39,7 @@ def require_lease(lease: Lease) -> Script[None]:
         raise LeaseLost(f"the lease on {lease.name} ran out or was taken over before this upload was registered")
 
 
-@writes
+@writes_for_the_living
 def acquire_lease(name: str, owner: str, ttl_seconds: float) -> Script[Lease | None]:
     """Take a lease that nobody holds or whose time is over."""
     ttl_us = round(ttl_seconds * 1_000_000)
@@ -55,7 +55,7 @@ def acquire_lease(name: str, owner: str, ttl_seconds: float) -> Script[Lease | N
     return Lease(name, owner, found.rows[0][0])
 
 
-@writes
+@writes_for_the_living
 def renew_lease(lease: Lease, ttl_seconds: float) -> Script[bool]:
     """Prolong a lease that nobody took over, even when its time is over."""
     ttl_us = round(ttl_seconds * 1_000_000)
@@ -65,7 +65,7 @@ def renew_lease(lease: Lease, ttl_seconds: float) -> Script[bool]:
     return renewed.changed == 1
 
 
-@writes
+@writes_for_the_living
 def release_lease(lease: Lease) -> Script[None]:
     """Give a lease back; its row stays, for the fencing number."""
     yield Statement(f"{_FREE} WHERE {_OURS}", _ours(lease))

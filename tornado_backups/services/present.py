@@ -6,7 +6,9 @@ Does not own: which of them a session may see.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 
 from tornado_backups.domain.errors import RequestError
@@ -37,6 +39,26 @@ def version_json(version: Version) -> dict[str, Any]:
         "UpdatedAt": created_at if version.updated_at is version.created_at else timestamp(version.updated_at),
         "DeletedAt": None,
     }
+
+
+def versions_text(versions: Iterable[Version]) -> str:
+    """Return :func:`version_json` of all versions as the text of a JSON list.
+
+    Written out, because a thousand objects made and then encoded take twice as long.
+    """
+    return f"[{', '.join([_version_text(version) for version in versions])}]"
+
+
+def _version_text(version: Version) -> str:
+    created_at = timestamp(version.created_at)
+    updated_at = created_at if version.updated_at is version.created_at else timestamp(version.updated_at)
+    return (
+        f'{{"id": {_quoted(version.id)}, "collectionId": {_quoted(version.collection)},'
+        f' "versionNumber": {version.number}, "filename": {_quoted(version.filename)},'
+        f' "filesize": {version.size_bytes}, "sha256": {_quoted(version.sha256)},'
+        f' "uploadedBySessionId": {_quoted(version.session_id)}, "user": {_quoted(version.uploader)},'
+        f' "CreatedAt": "{created_at}", "UpdatedAt": "{updated_at}", "DeletedAt": null}}'
+    )
 
 
 def session_json(session: Session) -> dict[str, Any]:

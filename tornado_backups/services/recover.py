@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tornado_backups.domain.errors import ConfigurationFault, LeaseLost, ObjectDamaged, ObjectMissing
 from tornado_backups.domain.model import Lease, StoredObject, Version
@@ -210,4 +210,4 @@ class Recovery:
 
 
 def _with_own_id(version: Version) -> Version:
-    return replace(version, id=str(uuid.uuid5(_IDS, version.object_key)))
+    return version._replace(id=str(uuid.uuid5(_IDS, version.object_key)))

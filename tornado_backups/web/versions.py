@@ -30,7 +30,7 @@ from tornado_backups.domain.model import Version
 from tornado_backups.domain.permissions import Action
 from tornado_backups.domain.rotation import protected_until
 from tornado_backups.services.download import find_version
-from tornado_backups.services.present import timestamp, version_json
+from tornado_backups.services.present import timestamp, version_json, versions_text
 from tornado_backups.services.removal import remove_expired
 from tornado_backups.services.running_upload import Upload
 from tornado_backups.services.upload_request import UploadRequest
@@ -109,7 +109,7 @@ class VersionsHandler(TransferHandler):
             self.session_actor(), self.path_kwargs["collection"], Action.LIST
         )
         versions = await self.context.registry.versions(collection.name)
-        self.answer({"versions": [version_json(version) for version in versions]})
+        self.finish(f'{{"status": true, "data": {{"versions": {versions_text(versions)}}}}}')
 
     async def before_body(self) -> None:
         """Refuse an upload as long as nothing of it has been sent, or open it."""
