@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import peers
 from benchmarks.client import Connection
+from benchmarks.floor import Floor
 from benchmarks.ours import Ours, version_path
 from benchmarks.plan import Plan, s3_and_postgres
 from benchmarks.processes import Missing
@@ -21,22 +22,25 @@ def measure_local(plan: Plan) -> None:
     with plan.space() as folder, contextlib.ExitStack() as stack:
         ours = stack.enter_context(Ours.running(folder / "ours"))
         others = _webdav_peers(plan, folder, stack)
+        floor = stack.enter_context(Floor.running(folder / "floor"))
         headers = ours.login()
         times: dict[str, list[float]] = defaultdict(list)
         for number in range(plan.rounds + 1):
-            measured = _uploads(plan, ours, headers, others)
+            measured = _uploads(plan, ours, headers, others, floor)
             if number:  # the first round warms every server up
                 for name, value in measured.items():
                     times[name].append(value)
         for number in range(plan.rounds + 1):
-            measured = _downloads(plan, ours, headers, others)
+            measured = _downloads(plan, ours, headers, others, floor)
             if number:  # the first round brings every file into the page cache
                 for name, value in measured.items():
                     times[name].append(value)
     _tell_local(plan, times, [peer.name for peer in others])
 
 
-def _uploads(plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav]) -> dict[str, float]:
+def _uploads(
+    plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav], floor: Floor
+) -> dict[str, float]:
     """Upload once to every server; return seconds, and processor seconds for a GiB."""
     file, gib = plan.body(), plan.file_mib / 1024
     before, begin = ours.process.cpu_seconds(), time.monotonic()
@@ -46,16 +50,22 @@ def _uploads(plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers
         before = peer.process.cpu_seconds()
         measured[f"{peer.name} up"] = peer.upload(file)
         measured[f"{peer.name} cpu"] = (peer.process.cpu_seconds() - before) / gib
-    return measured
+    took, used = floor.upload(file)
+    return measured | {"floor up": took, "floor cpu-up": used / gib}
 
 
-def _downloads(plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav]) -> dict[str, float]:
+def _downloads(
+    plan: Plan, ours: Ours, headers: dict[str, str], others: list[peers.WebDav], floor: Floor
+) -> dict[str, float]:
     """Download once from every server; return seconds, and processor seconds for a GiB."""
     before, begin = ours.process.cpu_seconds(), time.monotonic()
     with Connection.to(ours.port) as connection:
         connection.receive_file(version_path("latest", "latest"), headers)
     took, used = time.monotonic() - begin, ours.process.cpu_seconds() - before
-    measured = {"down": took, "cpu-down": used / (plan.file_mib / 1024)}
+    gib = plan.file_mib / 1024
+    measured = {"down": took, "cpu-down": used / gib}
+    took, used = floor.download()
+    measured |= {"floor down": took, "floor cpu-down": used / gib}
     return measured | {f"{peer.name} down": peer.download() for peer in others}
 
 
@@ -85,6 +95,10 @@ def _tell_local(plan: Plan, times: dict[str, list[float]], names: list[str]) -> 
     table.add("cpu-local", times["cpu-up"])
     table.add("download", [size / each for each in times["down"]])
     table.add("cpu-download", times["cpu-down"])
+    for which, way in (("upload", "up"), ("download", "down")):
+        speeds = [floor / ours for floor, ours in zip(times[f"floor {way}"], times[way], strict=True)]
+        table.add(f"floor-{which}", speeds, f"the loop: {size / statistics.median(times[f'floor {way}']):.0f} MiB/s")
+        table.add(f"floor-{which}-cpu", times[f"floor cpu-{way}"])
     for name in names:
         key = {"nginx WebDAV": "nginx", "rclone serve webdav": "webdav"}.get(name)
         up = [theirs / ours for theirs, ours in zip(times[f"{name} up"], times["up"], strict=True)]
