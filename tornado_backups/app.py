@@ -1,7 +1,7 @@
 """The only place that wires it all: adapters behind ports, services over ports, handlers over services.
 
-Owns: which adapter a setting chooses (heavy ones are imported only then), the periodic callback, start and stop.
-Does not own: any rule. Explained in docs/architecture.md.
+Owns: what is passed to what, the periodic callback, start and stop. Does not own: which adapter a setting chooses
+(``adapters``), or any rule. Explained in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ import asyncio
 import logging
 import signal
 import socket
-import time
-import uuid
-from datetime import UTC, datetime
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
 from tornado_backups import heap, systemd
+from tornado_backups.adapters import (
+    SystemClock,
+    build_registry,
+    build_source,
+    build_store,
+    open_registry,
+    prepare_data_dir,
+)
 from tornado_backups.auth.passwords import PasswordVerifier
 from tornado_backups.auth.ratelimit import RateLimiter
 from tornado_backups.auth.tokens import TokenSigner, load_or_create_secret
-from tornado_backups.config.settings import Settings, database_url
-from tornado_backups.domain.errors import BackupError, ConfigurationFault, ShuttingDown, StartupError, UsageError
+from tornado_backups.config.settings import Settings
+from tornado_backups.domain.errors import BackupError, ShuttingDown, StartupError
 from tornado_backups.outbound.http import HttpCallbackClient
-from tornado_backups.ports import AuditTrail, Clock, ConfigurationSource, ObjectStore, Registry
+from tornado_backups.ports import Clock
 from tornado_backups.services.alerts import Alerts
 from tornado_backups.services.audit import AuditTrail as Audit
 from tornado_backups.services.catalogue import Catalogue
@@ -51,84 +57,6 @@ ABORT_SECONDS = 15.0
 
 HEAP_SECONDS = 20.0
 """How often memory that transfers and logins left free is given back to the system."""
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        """Return the wall-clock time in UTC."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Return seconds that only rise."""
-        return time.monotonic()
-
-
-def build_registry(settings: Settings, clock: Clock, exclusive: bool = False) -> Registry:
-    """Return the registry that the settings name; PostgreSQL's driver is imported only when it is asked for."""
-    url = database_url(settings)
-    owner = str(uuid.uuid4())
-    if url.startswith("sqlite:"):
-        from tornado_backups.registry.sqlite import SqliteRegistry
-
-        return SqliteRegistry(url.removeprefix("sqlite://"), clock, owner, exclusive=exclusive)
-    from tornado_backups.registry.postgres import PostgresRegistry
-
-    return PostgresRegistry(url, owner, clock)
-
-
-def build_store(settings: Settings) -> ObjectStore:
-    """Return the object store that the settings name; the S3 client is imported only when it is asked for."""
-    url = settings.storage_url
-    if not url:
-        from tornado_backups.storage.local import LocalStore
-
-        return LocalStore(settings.data_dir / "objects")
-    if url.startswith("file://"):
-        from pathlib import Path
-
-        from tornado_backups.storage.local import LocalStore
-
-        return LocalStore(Path(url.removeprefix("file://")))
-    from tornado_backups.storage.s3 import S3Store
-
-    try:
-        return S3Store.from_url(url, settings.storage_io_timeout)
-    except ValueError as error:
-        raise UsageError(f"--storage-url: {error}") from None
-
-
-def build_source(settings: Settings, audit: AuditTrail | None = None) -> ConfigurationSource:
-    """Return where users and collections come from; faults are logged once and audited."""
-
-    def report(fault: ConfigurationFault) -> None:
-        log.error("configuration: %s", fault.sentence)
-        if audit is not None:
-            audit.record("configuration", fault.reason, source=fault.source, line=fault.line, what=fault.what)
-
-    if settings.provider == "kubernetes":
-        from tornado_backups.config.kubernetes import KubernetesSource
-
-        return KubernetesSource(settings.namespace, on_fault=report)
-    from tornado_backups.config.filesystem import FilesystemSource
-
-    return FilesystemSource(settings.config_local_path, settings.namespace, on_fault=report)
-
-
-async def open_registry(registry: Registry, wait_seconds: float, clock: Clock) -> None:
-    """Open the registry, trying again for ``wait_seconds`` while its database is not up yet."""
-    deadline = clock.monotonic() + wait_seconds
-    while True:
-        try:
-            await registry.open()
-            return
-        except StartupError as error:
-            left = deadline - clock.monotonic()
-            if left <= 0:
-                raise
-            log.warning("waiting for the database (%d s left): %s", left, error.sentence)
-            await asyncio.sleep(min(1.0, left))
 
 
 class Server:
@@ -213,6 +141,7 @@ class Server:
             metrics=self.metrics,
             audit=self.audit,
             limiters=build_limiters(settings, clock),
+            describe_api=describe_api,
         )
 
     @property
@@ -318,17 +247,6 @@ def inherited_sockets() -> list[socket.socket]:
         raise StartupError(f"cannot use the sockets handed over by systemd: {error}") from None
 
 
-def prepare_data_dir(settings: Settings) -> None:
-    """Make the data folder; raises ``StartupError`` when it cannot be made or written."""
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = settings.data_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StartupError(f"the data folder {settings.data_dir} cannot be written: {error.strerror}") from None
-
-
 def web_settings(settings: Settings) -> WebSettings:
     """Pick what handlers look at."""
     return WebSettings(
@@ -351,6 +269,13 @@ def build_limiters(settings: Settings, clock: Clock) -> dict[str, RateLimiter]:
         "collection-health": RateLimiter(settings.rate_collection_health_limit, 60, clock, "collection-health"),
         "server-health": RateLimiter(settings.rate_server_health_limit, 60, clock, "server-health"),
     }
+
+
+def describe_api() -> dict[str, Any]:
+    """Return the API as OpenAPI 3.1; its text is read only when somebody asks."""
+    from tornado_backups.web.openapi import describe
+
+    return describe()
 
 
 def address_text(sock: object) -> str:

@@ -113,7 +113,7 @@ def hash_jwt(arguments: list[str]) -> int:
 
 def check_config(arguments: list[str]) -> int:
     """Print every fault of the configuration."""
-    from tornado_backups.app import build_source
+    from tornado_backups.adapters import build_source
 
     async def find() -> list[str]:
         source = build_source(_settings(arguments))

@@ -12,7 +12,14 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tornado_backups.app import SystemClock, build_registry, build_source, build_store, open_registry, prepare_data_dir
+from tornado_backups.adapters import (
+    SystemClock,
+    build_registry,
+    build_source,
+    build_store,
+    open_registry,
+    prepare_data_dir,
+)
 from tornado_backups.config.settings import Settings, database_url
 from tornado_backups.domain.errors import UsageError
 from tornado_backups.domain.model import Version

@@ -290,7 +290,7 @@ async def test_a_cancelled_read_closes_its_file_once_the_thread_is_done(tmp_path
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     for _ in range(8):
-        await store.in_data_thread(lambda: None)
+        await store.threads.data(lambda: None)
     assert await get(store, KEY, 0, 4 * MIB) == pattern(4 * MIB)
     assert len(os.listdir("/proc/self/fd")) <= before
     await store.close()

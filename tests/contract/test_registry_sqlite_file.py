@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,16 @@ def registry(sqlite_database: SqliteDatabase, io_loop: IOLoop) -> Iterator[Sqlit
     io_loop.run_sync(registry.open)
     yield registry
     io_loop.run_sync(registry.close)
+
+
+async def on_connection(registry: SqliteRegistry, work: Callable[[sqlite3.Connection], object]) -> object:
+    """Do something with a registry's connection, in the one thread that may."""
+    driver = registry._driver
+    assert isinstance(driver, SqliteDriver)
+    assert driver._worker is not None
+    assert driver._connection is not None
+    connection = driver._connection
+    return await asyncio.wrap_future(driver._worker.submit(lambda: work(connection)))
 
 
 async def refusal(path: Path) -> str:
@@ -333,3 +343,34 @@ async def test_a_killed_server_leaves_every_acknowledged_commit_and_no_half_one(
 
 def test_a_busy_worker_does_not_keep_the_interpreter_from_ending(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", LEAVER, tmp_path / "r.sqlite", ROOT], check=True, timeout=20)
+
+
+@pytest.mark.gen_test
+async def test_only_leases_of_a_lone_server_wait_for_no_fsync(registry: SqliteRegistry) -> None:
+    asked: list[str] = []
+    await on_connection(registry, lambda connection: connection.set_trace_callback(asked.append))
+
+    async def levels(work: Awaitable[object]) -> list[str]:
+        asked.clear()
+        await work
+        return [statement.rpartition(" ")[2] for statement in asked if statement.startswith("PRAGMA synchronous")]
+
+    lease = await registry.acquire_lease("collection/db", 30)
+    assert lease is not None
+    assert await levels(registry.renew_lease(lease, 30)) == ["NORMAL"]
+    assert await levels(registry.raise_counter("db", 3)) == ["FULL"]
+    assert await levels(registry.release_lease(lease)) == ["NORMAL"]
+    assert await levels(registry.versions("db")) == []
+    assert await levels(store(registry)) == ["NORMAL", "FULL", "FULL"]
+
+
+@pytest.mark.gen_test
+async def test_a_command_beside_the_server_leaves_nothing_to_the_next_fsync(
+    sqlite_database: SqliteDatabase, registry: SqliteRegistry
+) -> None:
+    beside = sqlite_database.registry("command")
+    await beside.open()
+    assert await beside.acquire_lease("collection/db", 30) is not None
+    level = await on_connection(beside, lambda connection: connection.execute("PRAGMA synchronous").fetchone())
+    assert level == (2,), "FULL"
+    await beside.close()

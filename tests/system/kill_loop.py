@@ -208,12 +208,20 @@ class KillLoop:
         for name in COLLECTIONS:
             self._tree.collection(name, maxBackupsCount=MOST_VERSIONS)
         self.program = self._start()
-        self.token = self.program.login("admin")
+        try:
+            self.token = self.program.login("admin")
+        except BaseException:
+            self.program.kill()
+            raise
 
     def _start(self) -> Program:
         options: dict[str, object] = {"lease_time": f"{LEASE_SECONDS}s", "maintenance_interval": "1s"}
         program = Program(self._folder, self._tree, self._backend.environment, **options, **self._backend.options)
-        return program.wait_until_ready(60)
+        try:
+            return program.wait_until_ready(60)
+        except BaseException:
+            program.kill()
+            raise
 
     def refused(self, answer: Answer) -> None:
         """Note a refusal; any but "in progress" and "not now" is a fault."""

@@ -117,6 +117,7 @@ class _Turns:
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def enter(self, client: str) -> None:
+        """Wait for this client's turn; who entered calls :meth:`leave`. Raises ``Busy`` when too many wait."""
         if not self._taken:
             self._taken = True
             return

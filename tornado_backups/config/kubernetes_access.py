@@ -172,6 +172,7 @@ class _TlsCache:
         self._context: ssl.SSLContext | None = None
 
     def context(self, material: _Tls) -> ssl.SSLContext:
+        """Return the context for these files; a new one only when they changed."""
         if self._context is None or material != self._of:
             self._context = _make_context(material)
             self._of = material

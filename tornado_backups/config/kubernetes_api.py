@@ -124,6 +124,7 @@ class _Answer(HTTPMessageDelegate):
         self._finished = False
 
     async def read_from(self, stream: IOStream, endpoint: Endpoint, target: str) -> None:
+        """Ask for ``target`` and read until the end; what goes wrong is told by :meth:`head` and :meth:`chunks`."""
         parameters = HTTP1ConnectionParameters(no_keep_alive=True, max_header_size=65536, max_body_size=1 << 62)
         connection = HTTP1Connection(stream, is_client=True, params=parameters)
         # HTTP1Connection logs and swallows what goes wrong while reading, or raises StreamClosedError; either way an
@@ -150,17 +151,20 @@ class _Answer(HTTPMessageDelegate):
         self._finished = True
 
     async def head(self) -> None:
+        """Wait for the status; raises ``ApiFailure`` when none comes."""
         await _within(ANSWER_SECONDS, self._headers_seen.wait())
         if not self.status:
             raise ApiFailure(0, "the connection dropped before an answer")
 
     async def chunks(self, idle_seconds: float) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it comes; raises ``ApiFailure`` when it stops or the connection drops before its end."""
         while (chunk := await _within(idle_seconds, self._chunks.get())) is not None:
             yield chunk
         if not self._finished:
             raise ApiFailure(0, "the connection dropped in the middle of an answer")
 
     async def whole(self, max_bytes: int) -> bytes:
+        """Return the body; raises ``ApiFailure`` as :meth:`chunks` does, and when it is too long."""
         body = bytearray()
         async with aclosing(self.chunks(ANSWER_SECONDS)) as chunks:
             async for chunk in chunks:

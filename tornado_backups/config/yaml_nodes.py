@@ -128,6 +128,7 @@ class _Builder:
         self._left = MAX_NODES
 
     def document(self, events: Iterator[yaml.Event]) -> Fields:
+        """Return the one document; raises ``ConfigurationFault`` with its line."""
         root: Node | None = None
         for event in events:
             if not isinstance(event, yaml.NodeEvent):

@@ -150,19 +150,11 @@ class SqliteDriver:
             raise self._failed(transaction.name, error) from error
 
     def _transact(self, connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
-        if not transaction.durable and self._exclusive:
-            return self._transact_without_sync(connection, transaction)
-        return self._transact_now(connection, transaction)
-
-    def _transact_without_sync(self, connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
-        """Leave it to the next durable one to reach the disk: who starts after a power cut frees all leases anyway."""
-        connection.execute("PRAGMA synchronous = NORMAL")
-        try:
-            return self._transact_now(connection, transaction)
-        finally:
-            connection.execute("PRAGMA synchronous = FULL")
-
-    def _transact_now(self, connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
+        # Set before each, and not back after: one that has to be durable never begins on what another one left. What
+        # need not be reaches the disk with the next one; who starts after a power cut frees all leases anyway.
+        durable = transaction.durable or not self._exclusive
+        if not transaction.reads_only:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute("BEGIN" if transaction.reads_only else "BEGIN IMMEDIATE")
         try:
             answer = _drive(connection, transaction.start())

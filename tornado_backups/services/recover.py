@@ -36,6 +36,7 @@ class _Survey:
     named: list[str] = field(default_factory=list)
 
     def add_stranger(self, key: str) -> None:
+        """Count an object that no collection explains, and keep the names of the first few."""
         self.strangers += 1
         if len(self.named) < STRANGERS_NAMED:
             self.named.append(key)

@@ -1,7 +1,8 @@
 """Blocking file operations below one folder, none of which can leave it.
 
 Owns: walking to a key's folder without following links, durable renames and removals, and what an ``OSError`` means.
-Does not own: threads or the event loop; ``storage/local.py`` calls all of this in its threads. See docs/storage.md.
+Does not own: threads or the event loop; ``storage/local`` and ``storage/local_sink`` call all of this in threads. See
+docs/storage.md.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ class _S3OnlyLoader(Loader):  # type: ignore[misc]
 
 class _TrimmingFileLoader(JSONFileLoader):  # type: ignore[misc]
     def load_file(self, file_path: str) -> Any:
+        """Return what botocore would read from the file, without what this program never asks for."""
         trim = _TRIMMERS.get(os.path.basename(file_path))
         if trim is None:
             return super().load_file(file_path)

@@ -226,6 +226,10 @@ class ApiHandler(PatientHandler):
         self.set_status(status)
         self.finish(json.dumps({"status": status < 400, "data": data, **more}, ensure_ascii=False))
 
+    def answer_written(self, data: str) -> None:
+        """Answer as :meth:`answer` does, with ``data`` written out as JSON already."""
+        self.finish(f'{{"status": true, "data": {data}}}')
+
     async def on_refusal(self, error: RequestError) -> None:
         """Undo what the resource began; called once, before the refusal is answered."""
 

@@ -6,9 +6,9 @@ Owns: nothing but the list of what is passed in, so that handlers neither build 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tornado.http1connection import HTTP1Connection
 
@@ -75,6 +75,7 @@ class Context:
     metrics: Metrics
     audit: AuditTrail
     limiters: Mapping[str, Limiter]
+    describe_api: Callable[[], dict[str, Any]]
     draining: bool = False
     transfers: set[Transfer] = field(default_factory=set)
     tasks: set[asyncio.Future[None]] = field(default_factory=set)

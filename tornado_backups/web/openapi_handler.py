@@ -1,6 +1,7 @@
 """``/openapi.json``: this API as OpenAPI 3.1, made from the table of routes.
 
-Owns: serving it. Does not own: its text (``web/openapi``, read late: nobody else needs it in memory).
+Owns: serving it. Does not own: its text (``web/openapi``, which ``app`` passes in: it is made from the routes, this one
+among them).
 """
 
 from __future__ import annotations
@@ -17,6 +18,4 @@ class OpenApiHandler(ApiHandler):
 
     async def on_get(self) -> None:
         """Write it."""
-        from tornado_backups.web.openapi import describe
-
-        self.finish(json.dumps(describe()))
+        self.finish(json.dumps(self.context.describe_api()))

@@ -109,7 +109,7 @@ class VersionsHandler(TransferHandler):
             self.session_actor(), self.path_kwargs["collection"], Action.LIST
         )
         versions = await self.context.registry.versions(collection.name)
-        self.finish(f'{{"status": true, "data": {{"versions": {versions_text(versions)}}}}}')
+        self.answer_written(f'{{"versions": {versions_text(versions)}}}')
 
     async def before_body(self) -> None:
         """Refuse an upload as long as nothing of it has been sent, or open it."""

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import inspect
 import os
+import pkgutil
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Literal
 
 from aiobotocore.client import AioBaseClient
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
+from tornado_backups import storage
 from tornado_backups.domain.errors import DatabaseUnavailable, StorageUnavailable
-from tornado_backups.storage import local, local_files
 
 Mode = Literal["refused", "unanswered", "outage", "halt", "kill"]
 """What happens at the step.
@@ -157,6 +160,13 @@ class NumberedOs:
         return answer
 
 
+def disk_modules() -> list[ModuleType]:
+    """Return the modules of the local store that make system calls, whatever they are called and however many."""
+    names = [found.name for found in pkgutil.iter_modules(storage.__path__) if found.name.startswith("local")]
+    modules = [importlib.import_module(f"{storage.__name__}.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "os")]
+
+
 @contextlib.contextmanager
 def numbered(steps: Steps, below_the_ports: bool) -> Iterator[None]:
     """Number what lies below the ports, too: system calls of the local store, requests of the S3 client."""
@@ -164,14 +174,17 @@ def numbered(steps: Steps, below_the_ports: bool) -> Iterator[None]:
         yield
         return
     plain_call = AioBaseClient._make_api_call
+    modules = disk_modules()
 
     async def call(self: Any, operation: str, parameters: Any) -> Any:
         return await steps.around(f"s3.{operation}", "store", lambda: plain_call(self, operation, parameters))
 
     try:
-        local.os = local_files.os = NumberedOs(steps)  # type: ignore[assignment,attr-defined]
+        for module in modules:
+            vars(module)["os"] = NumberedOs(steps)
         AioBaseClient._make_api_call = call
         yield
     finally:
-        local.os = local_files.os = os  # type: ignore[attr-defined]
+        for module in modules:
+            vars(module)["os"] = os
         AioBaseClient._make_api_call = plain_call
