@@ -60,7 +60,14 @@ def store(moto_place: S3Place, faulty: Proxy, io_loop: IOLoop) -> Iterator[S3Sto
     opened = S3Store(parse_s3_url(moto_place.server.url(faulty.port, prefix=moto_place.prefix)), LIMITS)
     io_loop.run_sync(opened.open)
     yield opened
-    io_loop.run_sync(opened.close)
+    io_loop.run_sync(lambda: close(opened, faulty))
+
+
+async def close(store: S3Store, faulty: Proxy) -> None:
+    """Close the store, and have what it still had to send on given-up connections refused while the loop runs."""
+    await store.close()
+    faulty.drop_connections()
+    await asyncio.sleep(0.05)
 
 
 PASSING_FAULTS = {
@@ -223,7 +230,7 @@ async def test_slow_is_not_stalled(moto_place: S3Place, faulty: Proxy) -> None:
     faulty.fault = Fault("slow", when=PART_TWO, bytes_per_second=2 * MIB)
     await put(store, KEY, pattern(11 * MIB))
     assert faulty.fault.met == 1, "5 MiB took 2.5 s where 1 s without a byte is a stall"
-    await store.close()
+    await close(store, faulty)
 
 
 @gen_test
@@ -239,7 +246,7 @@ async def test_one_transfer_takes_no_longer_than_the_io_timeout(moto_place: S3Pl
     faulty.fault = None
     await sink.abort()
     assert moto_place.left() == []
-    await store.close()
+    await close(store, faulty)
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
