@@ -24,6 +24,8 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import IOStream
 
+from tornado_backups.web.direct_reads import DirectStream
+
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 1024
@@ -108,7 +110,14 @@ class BoundedServer(HTTPServer):
             if len(self._by_age) >= bound:
                 self._warn(f"{bound} connections are open, which is all this server keeps")
                 self._close_longest_waiting()
+            self._serve(connection, address)
+
+    def _serve(self, connection: socket.socket, address: Any) -> None:
+        if self.ssl_options is not None:
             self._handle_connection(connection, address)
+            return
+        sizes = {"max_buffer_size": self.max_buffer_size, "read_chunk_size": self.read_chunk_size}
+        self.handle_stream(DirectStream(connection, **sizes), address)
 
     def _longest_waiting(self) -> HTTP1ServerConnection | None:
         kept = self._in_transfer()

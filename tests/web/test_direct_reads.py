@@ -1,0 +1,126 @@
+"""Streams whose partial reads copy nothing: the same bytes in the same order, and the same ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from tornado.iostream import StreamClosedError
+
+from tornado_backups.web.direct_reads import DirectStream
+
+KIB = 1024
+
+gen_test = pytest.mark.gen_test(timeout=10)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a TCP connection: ours and the client's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    with ours, client:
+        yield ours, client
+
+
+def opened(ours: socket.socket) -> DirectStream:
+    return DirectStream(ours, max_buffer_size=256 * KIB, read_chunk_size=64 * KIB)
+
+
+@gen_test
+async def test_what_waits_in_the_socket_is_answered_at_once_and_never_more_than_asked_for(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = opened(pair[0])
+    pair[1].sendall(b"0123456789")
+    await asyncio.sleep(0.05)
+    answer = stream.read_bytes(4, partial=True)
+    assert isinstance(answer, asyncio.Future)
+    assert answer.done(), "it was there already"
+    assert await answer == b"0123"
+    assert await stream.read_bytes(100, partial=True) == b"456789"
+    stream.close()
+
+
+@gen_test
+async def test_what_is_not_there_yet_is_waited_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    answer = asyncio.ensure_future(stream.read_bytes(100, partial=True))
+    await asyncio.sleep(0.05)
+    assert not answer.done()
+    pair[1].sendall(b"late")
+    assert await answer == b"late"
+    stream.close()
+
+
+@gen_test
+async def test_what_was_read_ahead_comes_first(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    pair[1].sendall(b"head\r\n\r\nbody")
+    assert await stream.read_until(b"\r\n\r\n") == b"head\r\n\r\n"
+    pair[1].sendall(b" and more")
+    await asyncio.sleep(0.05)
+    assert await stream.read_bytes(100, partial=True) == b"body"
+    assert await stream.read_bytes(100, partial=True) == b" and more"
+    stream.close()
+
+
+@gen_test
+async def test_bytes_keep_their_order_whoever_read_them(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    data = b"".join(struct.pack(">I", number) for number in range(512 * KIB))
+    loop = asyncio.get_running_loop()
+    pair[1].setblocking(False)
+    sending = asyncio.ensure_future(loop.sock_sendall(pair[1], data))
+    received = bytearray()
+    while len(received) < len(data):
+        received += await stream.read_bytes(50_000, partial=True)
+        if len(received) % 3 == 0:
+            await asyncio.sleep(0.001)  # meanwhile the loop reads ahead to see whether the client is still there
+        if len(received) < len(data):
+            wanted = min(7, len(data) - len(received))
+            received += await stream.read_bytes(wanted)
+    await sending
+    assert received == data
+    stream.close()
+
+
+@gen_test
+async def test_the_end_is_an_end_and_not_an_empty_piece(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    pair[1].sendall(b"last")
+    pair[1].close()
+    await asyncio.sleep(0.05)
+    assert await stream.read_bytes(100, partial=True) == b"last"
+    with pytest.raises(StreamClosedError):
+        await stream.read_bytes(100, partial=True)
+    assert stream.closed()
+    with pytest.raises(StreamClosedError):
+        await stream.read_bytes(100, partial=True)
+
+
+@gen_test
+async def test_a_reset_is_told_and_not_taken_for_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    pair[1].close()
+    with pytest.raises(StreamClosedError) as caught:
+        await stream.read_bytes(100, partial=True)
+    assert isinstance(caught.value.real_error, ConnectionResetError)
+    assert isinstance(stream.error, ConnectionResetError)
+
+
+@gen_test
+async def test_two_reads_at_a_time_are_refused_as_by_tornado(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream = opened(pair[0])
+    first = asyncio.ensure_future(stream.read_bytes(100, partial=True))
+    await asyncio.sleep(0.01)
+    pair[1].sendall(b"for the first")
+    with pytest.raises(AssertionError, match="Already reading"):
+        stream.read_bytes(100, partial=True)
+    assert await first == b"for the first"
+    stream.close()
