@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.contract.store_places import Place, S3Place, enter, get, keys, patter
 from tests.servers.s3 import BUCKET, rclone
 from tornado_backups.domain.errors import ObjectDamaged, ObjectMissing, StorageUnavailable
 from tornado_backups.ports import ObjectStore
+from tornado_backups.storage.background import NICENESS
 
 pytest_plugins = ["tests.contract.store_fixtures"]
 
@@ -99,6 +102,32 @@ async def test_a_digest_has_been_fed_all_that_was_read_once_the_reading_ended(st
     await put(store, KEY, data)
     assert b"".join([piece async for piece in store.read(KEY, 5, len(data) - 5, digest)]) == data[5:]
     assert digest.hexdigest() == hashlib.sha256(data[5:]).hexdigest()
+
+
+class WhereItIsFed:
+    """A digest that notes the thread and the niceness of whoever feeds it."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.niceness: set[int] = set()
+
+    def update(self, data: bytes | memoryview) -> None:
+        self.threads.add(threading.get_ident())
+        self.niceness.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+
+@gen_test
+async def test_who_hashes_large_data_gives_way_to_the_event_loop(store: ObjectStore) -> None:
+    data, writing, reading = pattern(12 * MIB), WhereItIsFed(), WhereItIsFed()
+    sink = await store.begin(KEY, len(data), writing)
+    await sink.write(data)
+    await sink.settle()
+    await sink.complete()
+    assert [len(piece) async for piece in store.read(KEY, 0, len(data), reading)]
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for digest in (writing, reading):
+        assert threading.get_ident() not in digest.threads
+        assert digest.niceness == {min(19, own + NICENESS)}
 
 
 @gen_test

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tornado_backups.domain.errors import StorageUnavailable
+from tornado_backups.storage.background import background_threads
 
-_THREADS = 4
+_SLOW_THREADS = 4
 
 _T = TypeVar("_T")
 
@@ -22,8 +23,8 @@ class LocalThreads:
     """The threads of one store; they are started when they are needed."""
 
     def __init__(self) -> None:
-        self._data = ThreadPoolExecutor(_THREADS, "storage-data")
-        self._slow = ThreadPoolExecutor(_THREADS, "storage-slow")
+        self._data = background_threads("storage-data")
+        self._slow = ThreadPoolExecutor(_SLOW_THREADS, "storage-slow")
 
     async def data(self, work: Callable[[], _T]) -> _T:
         """Run a short blocking call (a write, a read); raises what it raises, ``StorageUnavailable`` once closed."""

@@ -20,6 +20,7 @@ from tornado_backups.domain.errors import ObjectMissing, StartupError, StorageEr
 from tornado_backups.domain.model import StoredObject
 from tornado_backups.lean import import_aiobotocore
 from tornado_backups.ports import Digest
+from tornado_backups.storage.background import background_threads
 from tornado_backups.storage.keys import RESERVED, check_key
 from tornado_backups.storage.s3_limits import MIB, S3Limits, SpareMemory, choose_part_sizes
 from tornado_backups.storage.s3_url import S3Location, parse_s3_url
@@ -48,6 +49,7 @@ class S3Store:
         self._probing = asyncio.Lock()
         self._probe_key = f"{_PROBES}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._opened: S3Client | None = None
+        self._hashing = background_threads("storage-hash")
 
     @classmethod
     def from_url(cls, url: str, io_timeout_seconds: float) -> S3Store:
@@ -100,7 +102,7 @@ class S3Store:
 
         check_key("begin", key, self._location.prefix)
         sizes = choose_part_sizes(expected_bytes, self._location.part_bytes)
-        return S3Sink(self._client, key, sizes, self._spare, digest)
+        return S3Sink(self._client, key, sizes, self._spare, digest, self._hashing)
 
     async def read(
         self, key: str, start: int, length: int, digest: Digest | None = None
@@ -118,7 +120,7 @@ class S3Store:
                 if feeding is not None:
                     await feeding
                 if digest is not None:
-                    feeding = asyncio.get_running_loop().run_in_executor(None, digest.update, data)
+                    feeding = asyncio.get_running_loop().run_in_executor(self._hashing, digest.update, data)
                 yield data
             if feeding is not None:
                 await feeding

@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import re
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -34,9 +35,18 @@ class S3Sink:
     ``io_timeout_seconds``.
     """
 
-    def __init__(self, client: S3Client, key: str, sizes: PartSizes, spare: SpareMemory, digest: Digest | None) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        key: str,
+        sizes: PartSizes,
+        spare: SpareMemory,
+        digest: Digest | None,
+        hashing: Executor,
+    ) -> None:
         self._client = client
         self._digest = digest
+        self._hashing = hashing
         self._fed_bytes = 0
         self._key = key
         self._sizes = sizes
@@ -85,7 +95,7 @@ class S3Sink:
             self._digest.update(view)
         else:
             # A part is hashed in one thread call, which may outlast a cancelled caller: the view keeps its memory.
-            await asyncio.get_running_loop().run_in_executor(None, self._digest.update, view)
+            await asyncio.get_running_loop().run_in_executor(self._hashing, self._digest.update, view)
 
     async def complete(self) -> None:
         """Make the object exist: one PUT, or the last part and CompleteMultipartUpload."""
