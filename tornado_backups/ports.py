@@ -16,6 +16,7 @@ from typing import Protocol
 from tornado_backups.domain.errors import ConfigurationFault
 from tornado_backups.domain.model import (
     Alert,
+    Beginning,
     Claims,
     Collection,
     Grant,
@@ -171,6 +172,9 @@ class Registry(Protocol):
 
     # -- an upload ---------------------------------------------------------------------------------------------------
 
+    async def begin_upload(self, collection: str, lease_name: str, ttl_seconds: float) -> Beginning | None:
+        """Take the lease as :meth:`acquire_lease` does, and read what is decided under it; None while it is held."""
+
     async def next_number(self, collection: str) -> int:
         """Return the number that the next version will get; it cannot change while the collection's lease is held."""
 
@@ -213,8 +217,11 @@ class Registry(Protocol):
     async def expired_versions(self, limit: int) -> list[tuple[Version, str]]:
         """Return versions marked as expired, oldest mark first, each with its reason."""
 
-    async def forget_version(self, version_id: str) -> None:
-        """Delete the row of an expired version whose object has been removed; never a live one's."""
+    async def forget_versions(self, version_ids: Sequence[str]) -> None:
+        """Delete the rows of expired versions whose objects have been removed; never a live one's.
+
+        A power cut may bring rows back: their removal is then repeated.
+        """
 
     async def usages(self) -> dict[str, Usage]:
         """Return sums over the live versions of every collection that has any."""

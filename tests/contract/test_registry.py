@@ -292,16 +292,50 @@ async def test_numbers_are_never_given_twice_not_even_after_removal(registry: Re
         version = await store(registry)
         numbers.append(version.number)
         assert await registry.expire_version(version, "deleted by alice", LATER)
-        await registry.forget_version(version.id)
+        await registry.forget_versions([version.id])
     assert numbers == [1, 2, 3, 4]
     assert await registry.next_number("photos") == 5
     assert await registry.next_number("unknown") == 1
 
 
 @pytest.mark.gen_test
+async def test_an_upload_begins_with_the_lease_and_all_that_is_decided_under_it(
+    registry: Registry, other: Registry
+) -> None:
+    first = await store(registry)
+    expired = await store(registry)
+    assert await registry.expire_version(expired, "deleted by alice", LATER)
+    beginning = await registry.begin_upload("photos", "collection/photos", 30)
+    assert beginning is not None
+    assert (beginning.versions, beginning.next_number) == ([first], 3)
+    await registry.add_intent(intent_for(beginning.lease, 3))
+    assert await other.begin_upload("photos", "collection/photos", 30) is None
+    assert await other.acquire_lease("collection/photos", 30) is None
+    await registry.release_lease(beginning.lease)
+    again = await other.begin_upload("photos", "collection/photos", 30)
+    assert again is not None
+    assert again.lease.fencing > beginning.lease.fencing
+    fresh = await registry.begin_upload("unknown", "collection/unknown", 30)
+    assert fresh is not None
+    assert (fresh.versions, fresh.next_number) == ([], 1)
+
+
+@pytest.mark.gen_test
+async def test_many_expired_versions_are_forgotten_at_once_and_a_live_one_never(registry: Registry) -> None:
+    stored = [await store(registry) for _ in range(5)]
+    for version in stored[:3]:
+        assert await registry.expire_version(version, "rotated", LATER)
+    strangers = [f"stranger-{number}" for number in range(1000)]
+    await registry.forget_versions([*strangers, *(version.id for version in stored)])
+    assert await registry.expired_versions(10) == []
+    assert await registry.versions("photos") == stored[3:]
+    await registry.forget_versions([])
+
+
+@pytest.mark.gen_test
 async def test_an_expired_version_lists_no_more_until_it_is_forgotten(registry: Registry) -> None:
     version = await store(registry)
-    await registry.forget_version(version.id)
+    await registry.forget_versions([version.id])
     assert await registry.versions("photos") == [version], "a live version must not be forgotten"
     assert await registry.expire_version(version, "deleted by \x00alice", LATER)
     assert not await registry.expire_version(version, "again", LATER)
@@ -309,8 +343,8 @@ async def test_an_expired_version_lists_no_more_until_it_is_forgotten(registry: 
     assert await registry.version("photos", 1) is None
     assert await registry.latest_version("photos") is None
     assert await registry.expired_versions(10) == [(version._replace(updated_at=LATER), "deleted by \ufffdalice")]
-    await registry.forget_version(version.id)
-    await registry.forget_version(version.id)
+    await registry.forget_versions([version.id])
+    await registry.forget_versions([version.id])
     assert await registry.expired_versions(10) == []
 
 
@@ -466,7 +500,7 @@ async def test_sums_agree_with_the_rows_after_any_sequence_of_changes(registry: 
             gone = live[name].pop(chance.randrange(len(live[name])))
             assert await registry.expire_version(gone, "r", NOON)
             if chance.random() < 0.5:
-                await registry.forget_version(gone.id)
+                await registry.forget_versions([gone.id])
         else:
             rotated = tuple(live[name][:1]) if chance.random() < 0.5 else ()
             live[name] = live[name][len(rotated) :]

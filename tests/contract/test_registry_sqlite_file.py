@@ -43,7 +43,7 @@ async def on_connection(registry: SqliteRegistry, work: Callable[[sqlite3.Connec
     assert driver._worker is not None
     assert driver._connection is not None
     connection = driver._connection
-    return await asyncio.wrap_future(driver._worker.submit(lambda: work(connection)))
+    return await driver._worker.submit(lambda: work(connection))
 
 
 async def refusal(path: Path) -> str:
@@ -198,7 +198,7 @@ def in_worker(registry: SqliteRegistry, job: Callable[[], object]) -> asyncio.Fu
     driver = registry._driver
     assert isinstance(driver, SqliteDriver)
     assert driver._worker is not None
-    return asyncio.wrap_future(driver._worker.submit(job))
+    return driver._worker.submit(job)
 
 
 @pytest.mark.gen_test

@@ -260,7 +260,7 @@ async def test_a_write_that_fails_in_the_background_is_no_surprise_to_abort(open
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("step", ["acquire_lease", "versions", "next_number", "add_intent"])
+@pytest.mark.parametrize("step", ["begin_upload", "add_intent"])
 async def test_a_begin_that_fails_at_the_database_leaves_the_collection_free(open_room, step: str) -> None:
     async with open_room() as room:
         room.registry.fail[step] = AWAY
@@ -290,7 +290,7 @@ async def test_a_begin_that_is_cancelled_leaves_the_collection_free(open_room) -
             reached.set()
             await asyncio.Event().wait()
 
-        for step in ("versions", "add_intent"):
+        for step in ("begin_upload", "add_intent"):
             room.registry.instead[step] = hang
             beginning = asyncio.ensure_future(room.begin())
             await reached.wait()

@@ -6,6 +6,7 @@ Does not own: how they are read (``config/manifests``), stored (``registry``) or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -226,6 +227,18 @@ class Lease:
     name: str
     owner: str
     fencing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What an upload begins with, all of one moment: its lease, the live versions (ascending), the next number.
+
+    The number cannot change while the lease is held.
+    """
+
+    lease: Lease
+    versions: Sequence[Version]
+    next_number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ Script = Generator[Statement, Result, T]
 class Transaction(Generic[T]):
     """A script that can be started any number of times; one that ``reads_only`` takes no write lock.
 
-    One that is not ``durable`` may be forgotten by a power cut, together with the process that asked for it.
+    One that is not ``durable`` may be undone by a power cut.
     """
 
     name: str
@@ -102,8 +102,11 @@ def writes(function: Callable[P, Script[T]]) -> Callable[P, Transaction[T]]:
     return _transaction(function, reads_only=False)
 
 
-def writes_for_the_living(function: Callable[P, Script[T]]) -> Callable[P, Transaction[T]]:
-    """Make a script into a transaction whose change only matters as long as this process lives (leases)."""
+def writes_lightly(function: Callable[P, Script[T]]) -> Callable[P, Transaction[T]]:
+    """Make a script into a transaction that a power cut may undo.
+
+    For changes that only matter as long as this process lives (leases), or that are simply made again (clean-up).
+    """
     return _transaction(function, reads_only=False, durable=False)
 
 

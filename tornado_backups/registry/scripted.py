@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tornado_backups.domain.model import Alert, HealthState, Intent, Lease, Removal, Session, Usage, Version
+from tornado_backups.domain.model import Alert, Beginning, HealthState, Intent, Lease, Removal, Session, Usage, Version
 from tornado_backups.registry import transactions_health as health
 from tornado_backups.registry import transactions_sessions as accounts
 from tornado_backups.registry import transactions_uploads as uploads
@@ -52,6 +52,10 @@ class ScriptedRegistry:
         await self._driver.run(uploads.release_lease(lease))
 
     # -- an upload ---------------------------------------------------------------------------------------------------
+
+    async def begin_upload(self, collection: str, lease_name: str, ttl_seconds: float) -> Beginning | None:
+        """See ``Registry``."""
+        return await self._driver.run(uploads.begin_upload(collection, lease_name, self._owner, ttl_seconds))
 
     async def next_number(self, collection: str) -> int:
         """See ``Registry``."""
@@ -101,9 +105,9 @@ class ScriptedRegistry:
         """See ``Registry``."""
         return await self._driver.run(stored.expired_versions(limit))
 
-    async def forget_version(self, version_id: str) -> None:
+    async def forget_versions(self, version_ids: Sequence[str]) -> None:
         """See ``Registry``."""
-        await self._driver.run(stored.forget_version(version_id))
+        await self._driver.run(stored.forget_versions(version_ids))
 
     async def usages(self) -> dict[str, Usage]:
         """See ``Registry``."""

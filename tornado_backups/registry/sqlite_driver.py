@@ -15,7 +15,6 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tornado_backups.domain.errors import BackupError, DatabaseUnavailable, StartupError, StorageFull
@@ -38,13 +37,14 @@ class Worker:
     """One daemon thread that does jobs in order; being a daemon it never keeps the interpreter from ending."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
+    def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
         """Queue a job; cancelling its future before it begins drops it."""
-        future: Future[T] = Future()
+        future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((future, job))
         return future
 
@@ -55,13 +55,27 @@ class Worker:
     def _work(self) -> None:
         while (entry := self._jobs.get()) is not None:
             future, job = entry
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(job())
-            except BaseException as error:
-                future.set_exception(error)
+            if not future.cancelled():
+                answer: Any = None
+                failure: BaseException | None = None
+                try:
+                    answer = job()
+                except BaseException as error:
+                    failure = error
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                    self._loop.call_soon_threadsafe(_settle, future, answer, failure)
+                del answer, failure
             del entry, future, job  # an idle thread must not keep the last answer alive
+
+
+def _settle(future: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
+    """Hand the answer to whoever still waits."""
+    if future.cancelled():
+        return
+    if failure is not None:
+        future.set_exception(failure)
+    else:
+        future.set_result(answer)
 
 
 class SqliteDriver:
@@ -82,7 +96,7 @@ class SqliteDriver:
         await self.close()
         self._worker = Worker("registry")
         try:
-            await asyncio.wrap_future(self._worker.submit(self._open))
+            await self._worker.submit(self._open)
         except BaseException:
             await self.close()
             raise
@@ -93,13 +107,13 @@ class SqliteDriver:
         if worker is not None:
             closing = worker.submit(self._close)
             worker.stop()
-            await asyncio.shield(asyncio.wrap_future(closing))
+            await asyncio.shield(closing)
 
     async def run(self, transaction: Transaction[T]) -> T:
         """See ``Driver``."""
         if self._worker is None:
             raise DatabaseUnavailable("the database is closed")
-        return await asyncio.wrap_future(self._worker.submit(lambda: self._run(transaction)))
+        return await self._worker.submit(lambda: self._run(transaction))
 
     # -- in the worker thread ----------------------------------------------------------------------------------------
 

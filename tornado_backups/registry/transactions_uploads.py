@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tornado_backups.domain.errors import LeaseLost, NotAuthenticated
-from tornado_backups.domain.model import Intent, Lease, Removal, Version
+from tornado_backups.domain.model import Beginning, Intent, Lease, Removal, Version
 from tornado_backups.registry import rows
-from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes, writes_for_the_living
+from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes, writes_lightly
 
 _LIVE = "(leases.expires_at > {now} AND leases.expires_at <= {now} + leases.ttl_us + 1000000)"
 """A lease ending later than its own time from now was written before the clock went back: it counts as over.
@@ -39,9 +39,23 @@ def require_lease(lease: Lease) -> Script[None]:
         raise LeaseLost(f"the lease on {lease.name} ran out or was taken over before this upload was registered")
 
 
-@writes_for_the_living
+@writes_lightly
 def acquire_lease(name: str, owner: str, ttl_seconds: float) -> Script[Lease | None]:
     """Take a lease that nobody holds or whose time is over."""
+    return (yield from _acquire(name, owner, ttl_seconds))
+
+
+@writes_lightly
+def begin_upload(collection: str, lease_name: str, owner: str, ttl_seconds: float) -> Script[Beginning | None]:
+    """Take the lease, and read under it what the upload is judged by: the lease's row is locked meanwhile."""
+    lease = yield from _acquire(lease_name, owner, ttl_seconds)
+    if lease is None:
+        return None
+    versions = yield from live_versions(collection)
+    return Beginning(lease, versions, (yield from _next_number(collection)))
+
+
+def _acquire(name: str, owner: str, ttl_seconds: float) -> Script[Lease | None]:
     ttl_us = round(ttl_seconds * 1_000_000)
     taken = yield Statement(
         "INSERT INTO leases (name, owner, fencing, expires_at, ttl_us) VALUES (?, ?, 1, {now} + ?, ?)"
@@ -55,7 +69,7 @@ def acquire_lease(name: str, owner: str, ttl_seconds: float) -> Script[Lease | N
     return Lease(name, owner, found.rows[0][0])
 
 
-@writes_for_the_living
+@writes_lightly
 def renew_lease(lease: Lease, ttl_seconds: float) -> Script[bool]:
     """Prolong a lease that nobody took over, even when its time is over."""
     ttl_us = round(ttl_seconds * 1_000_000)
@@ -65,7 +79,7 @@ def renew_lease(lease: Lease, ttl_seconds: float) -> Script[bool]:
     return renewed.changed == 1
 
 
-@writes_for_the_living
+@writes_lightly
 def release_lease(lease: Lease) -> Script[None]:
     """Give a lease back; its row stays, for the fencing number."""
     yield Statement(f"{_FREE} WHERE {_OURS}", _ours(lease))
@@ -80,8 +94,21 @@ def release_all_leases() -> Script[None]:
 @reads
 def next_number(collection: str) -> Script[int]:
     """Return the counter plus one."""
+    return (yield from _next_number(collection))
+
+
+def _next_number(collection: str) -> Script[int]:
     found = yield Statement("SELECT last_number FROM collections WHERE name = ?", (collection,))
     return found.rows[0][0] + 1 if found.rows else 1
+
+
+def live_versions(collection: str) -> Script[list[Version]]:
+    """Return the live versions, ascending."""
+    found = yield Statement(
+        f"SELECT {rows.VERSION} FROM versions WHERE collection = ? AND expired_at IS NULL ORDER BY number",
+        (collection,),
+    )
+    return [rows.version(row) for row in found.rows]
 
 
 @writes

@@ -13,8 +13,8 @@ from datetime import datetime
 
 from tornado_backups.domain.model import Lease, Removal, Usage, Version
 from tornado_backups.registry import rows
-from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes
-from tornado_backups.registry.transactions_uploads import MAX_NUMBER, mark_expired, require_lease
+from tornado_backups.registry.script import Script, Statement, cleaned, reads, storable, writes, writes_lightly
+from tornado_backups.registry.transactions_uploads import MAX_NUMBER, live_versions, mark_expired, require_lease
 
 _KEYS_PER_STATEMENT = 400
 
@@ -24,11 +24,7 @@ def versions(collection: str) -> Script[list[Version]]:
     """Return the live versions, ascending."""
     if not storable(collection):
         return []
-    found = yield Statement(
-        f"SELECT {rows.VERSION} FROM versions WHERE collection = ? AND expired_at IS NULL ORDER BY number",
-        (collection,),
-    )
-    return [rows.version(row) for row in found.rows]
+    return (yield from live_versions(collection))
 
 
 @reads
@@ -84,10 +80,13 @@ def expired_versions(limit: int) -> Script[list[tuple[Version, str]]]:
     return [(rows.version(row), row[rows.VERSION_WIDTH]) for row in found.rows]
 
 
-@writes
-def forget_version(version_id: str) -> Script[None]:
-    """Delete an expired version's row."""
-    yield Statement("DELETE FROM versions WHERE id = ? AND expired_at IS NOT NULL", (version_id,))
+@writes_lightly
+def forget_versions(version_ids: Sequence[str]) -> Script[None]:
+    """Delete expired versions' rows."""
+    for part in _parts(sorted(version_ids)):
+        yield Statement(
+            f"DELETE FROM versions WHERE id IN {rows.placeholders(len(part))} AND expired_at IS NOT NULL", tuple(part)
+        )
 
 
 @reads

@@ -23,21 +23,27 @@ BATCH = 100
 
 
 async def remove_expired(registry: Registry, store: ObjectStore, expired: Iterable[tuple[Version, str]]) -> int:
-    """Delete the objects of ``expired`` versions, then their rows; return how many went.
+    """Delete the objects of ``expired`` versions, then their rows, all in one transaction; return how many went.
 
-    A failure is logged and leaves the row marked, so that the next maintenance pass tries again. The rest goes on.
+    A failure is logged and leaves rows marked, so that the next maintenance pass tries again. The rest goes on.
     """
-    removed = 0
+    gone = []
     for version, reason in expired:
         try:
             await store.delete(version.object_key)
-            await registry.forget_version(version.id)
         except RequestError as error:
             log.warning("version %d of %s stays until the next pass: %s", version.number, version.collection, error)
             continue
         log.info("removed version %d of %s: %s", version.number, version.collection, reason)
-        removed += 1
-    return removed
+        gone.append(version.id)
+    if not gone:
+        return 0
+    try:
+        await registry.forget_versions(gone)
+    except RequestError as error:
+        log.warning("the rows of %d removed versions stay until the next pass: %s", len(gone), error)
+        return 0
+    return len(gone)
 
 
 async def remove_all_expired(registry: Registry, store: ObjectStore) -> int:

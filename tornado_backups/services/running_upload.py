@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -56,11 +56,10 @@ class Room:
     ended: Callable[[Upload], None]
 
 
-async def plan_upload(
-    registry: Registry, collection: Collection, now: datetime, size_bytes: int | None
+def plan_upload(
+    collection: Collection, versions: Sequence[Version], now: datetime, size_bytes: int | None
 ) -> RotationPlan:
     """Return the rotation plan of an upload of ``size_bytes`` (None: not known yet); raises its refusal."""
-    versions = await registry.versions(collection.name)
     plan = plan_rotation(collection, versions, now, size_bytes)
     if plan.refusal is not None:
         raise plan.refusal
@@ -176,8 +175,9 @@ class Upload:
         if declared is not None and not hmac.compare_digest(declared, sha256):
             raise DigestMismatch(f"the body's SHA-256 is {sha256}, but {declared} was declared")
         self._raise_if_gone()
+        versions = await self._room.registry.versions(self.collection.name)
         # Judged by the time it began: what the headers were promised must not age away while the bytes arrive.
-        plan = await plan_upload(self._room.registry, self.collection, self._intent.created_at, self.received_bytes)
+        plan = plan_upload(self.collection, versions, self._intent.created_at, self.received_bytes)
         async with self._writing:
             self._raise_if_ended()
             await self._sink.complete()

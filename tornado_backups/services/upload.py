@@ -16,7 +16,7 @@ import uuid
 from datetime import datetime
 
 from tornado_backups.domain.errors import Busy, RequestError, UploadInProgress, WindowClosed
-from tornado_backups.domain.model import Actor, Collection, Intent, Lease, Version
+from tornado_backups.domain.model import Actor, Beginning, Collection, Intent, Lease, Version
 from tornado_backups.domain.permissions import Action, may
 from tornado_backups.domain.rotation import RotationPlan
 from tornado_backups.domain.windows import is_open, next_opening
@@ -95,17 +95,19 @@ class Uploads:
         raise WindowClosed(f"no backup window of this collection is open now; {when}", opens_at)
 
     async def _begin_leased(self, request: UploadRequest, collection: Collection, client: Client) -> Upload:
-        lease = await self._room.registry.acquire_lease(lease_name(collection.name), self._room.lease_seconds)
-        if lease is None:
+        beginning = await self._room.registry.begin_upload(
+            collection.name, lease_name(collection.name), self._room.lease_seconds
+        )
+        if beginning is None:
             raise UploadInProgress("another upload to this collection is running; try again when it has ended")
         renewed_at = self._room.clock.monotonic()
         try:
             now = self._room.clock.now()
-            plan = await plan_upload(self._room.registry, collection, now, None)
+            plan = plan_upload(collection, beginning.versions, now, None)
             check_declared(request, plan.allowed_bytes)
-            intent = await self._intend(collection, lease, now)
+            intent = await self._intend(collection, beginning, now)
         except BaseException:
-            await asyncio.shield(self._give_back(lease))
+            await asyncio.shield(self._give_back(beginning.lease))
             raise
         try:
             sha256 = hashlib.sha256()
@@ -124,17 +126,16 @@ class Uploads:
         except RequestError as error:
             log.warning("the lease %s is left to expire: %s", lease.name, error)
 
-    async def _intend(self, collection: Collection, lease: Lease, now: datetime) -> Intent:
-        number = await self._room.registry.next_number(collection.name)
+    async def _intend(self, collection: Collection, beginning: Beginning, now: datetime) -> Intent:
         version_id = str(uuid.uuid4())
-        filename = collection.filename(number)
+        filename = collection.filename(beginning.next_number)
         intent = Intent(
             id=version_id,
             collection=collection.name,
-            number=number,
+            number=beginning.next_number,
             filename=filename,
             object_key=f"{collection.name}/{version_id}/{filename}",
-            lease=lease,
+            lease=beginning.lease,
             created_at=now,
         )
         await self._room.registry.add_intent(intent)
