@@ -62,6 +62,8 @@ _OTHER_PACKETS: Final = {
 _LARGE_PARTIAL: Final = 0xE7  # the length octet of a part of 128 bytes
 
 # Chunks this small would cost an interpreter step each: one expression walks over any run of them.
+# Possessive, or the engine would remember every round. A round that fails has read nothing, which matters on Python
+# 3.11.2: that one keeps what the last, failed round of a possessive group has read.
 _SMALL_PARTIALS: Final = re.compile(
     b"(?:" + b"|".join(b"\\x%02x.{%d}" % (0xE0 + power, 1 << power) for power in range(7)) + b")*+", re.DOTALL
 )

@@ -25,9 +25,10 @@ Getter = Callable[[str], str | None]
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _RANGE: Final = re.compile(r"([0-9]+)-([0-9]*)|-([0-9]+)")
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-_BARE_ITEM: Final = r'(?:"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"|:[A-Za-z0-9+/=]*+:|[A-Za-z0-9*?.+\-_/:%]++)'
+# No group here is possessive: Python 3.11.2 (Debian 12) keeps what the last, failed round of one has read.
+_BARE_ITEM: Final = r'(?:"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"|:[A-Za-z0-9+/=]*+:|[A-Za-z0-9*?.+\-_/:%]++)'
 _DIGEST_MEMBER: Final = re.compile(
-    rf"([a-z*][a-z0-9_\-.*]*+)=:([A-Za-z0-9+/]*+=*+):(?:[ ]*;[ ]*[a-z*][a-z0-9_\-.*]*+(?:={_BARE_ITEM})?)*+"
+    rf"([a-z*][a-z0-9_\-.*]*+)=:([A-Za-z0-9+/]*+=*+):(?:[ ]*;[ ]*[a-z*][a-z0-9_\-.*]*+(?:={_BARE_ITEM})?)*"
 )
 _SEPARATOR: Final = re.compile(r"[ \t]*+(?:,[ \t]*+(?!\Z)|\Z)")
 _SHA256_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")

@@ -24,7 +24,7 @@ _PLAIN_ENCODINGS: Final = frozenset({"", "7bit", "8bit", "binary"})
 _BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")  # RFC 2046, 5.1.1
 _PARAMETER: Final = re.compile(
     r"""[ \t]*;[ \t]*(?P<name>[!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*=[ \t]*"""
-    r"""(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<token>[^\s;"]*+))""",
+    r"""(?:"(?P<quoted>[^"\\]*+(?:\\.[^"\\]*+)*)"|(?P<token>[^\s;"]*+))""",
     re.DOTALL,
 )
 _ESCAPED: Final = re.compile(r'\\(["\\])')
