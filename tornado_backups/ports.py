@@ -81,10 +81,22 @@ class Digest(Protocol):
 
 
 class UploadSink(Protocol):
-    """One object on its way to the storage; used by one task at a time."""
+    """One object on its way to the storage; used by one task at a time.
 
-    async def write(self, data: bytes) -> None:
-        """Take the next bytes; returns when it is ready for more (back-pressure), keeps at most two parts in memory."""
+    Bytes are gathered, and hashed and stored while the next ones are: what goes wrong may be raised by a later call.
+    """
+
+    def room(self) -> memoryview:
+        """Return memory into which the next bytes may be received, so that :meth:`write` need not copy them.
+
+        It is the sink's and good until the next call of any method. Empty when there is none at the moment.
+        """
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes: the beginning of what :meth:`room` gave last, or any others.
+
+        Returns when it is ready for more (back-pressure), keeps at most two buffers or parts in memory.
+        """
 
     async def settle(self) -> None:
         """Return once the digest given to ``begin`` has been fed all that was written; raises what a write would."""

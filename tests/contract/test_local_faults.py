@@ -330,6 +330,7 @@ async def test_files_and_folders_are_private_and_temporary_names_recognisable(tm
     await store.open()
     sink = await store.begin(KEY)
     await sink.write(bytes(MIB))
+    await sink.settle()
     names = [name for name in tree(root) if not name.endswith("/")]
     assert len(names) == 1
     assert Path(names[0]).name.startswith(".tornado-backups-")

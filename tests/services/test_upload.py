@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 from collections.abc import AsyncIterator
@@ -33,11 +34,12 @@ from tornado_backups.domain.errors import (
 )
 from tornado_backups.domain.model import AccessEntry, BackupWindow, Role, User
 from tornado_backups.registry.sqlite import SqliteRegistry
-from tornado_backups.services import gathering, running_upload
+from tornado_backups.services import running_upload
 from tornado_backups.services.catalogue import Catalogue
 from tornado_backups.services.running_upload import Upload
 from tornado_backups.services.upload import Uploads, lease_name
 from tornado_backups.services.upload_request import UploadLimits, UploadRequest
+from tornado_backups.storage import local_file, local_sink
 from tornado_backups.storage.local import LocalStore
 
 BODY = message(1000)
@@ -82,7 +84,7 @@ class Room:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again without a pause, and send off 64 KiB as soon as they are there."""
     monkeypatch.setattr(running_upload, "COMMIT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(gathering, "LARGEST_BYTES", gathering.SMALLEST_BYTES)
+    monkeypatch.setattr(local_sink, "BUFFER_BYTES", local_sink.SMALLEST_SHARE_BYTES)
 
 
 @pytest.fixture
@@ -166,14 +168,14 @@ async def test_abort_waits_for_the_write_that_runs_before_it_cleans(open_room) -
             await go_on.wait()
 
         room.store.instead["write"] = slow
-        await upload.write(message(100_000)[:-1])
+        writing = asyncio.ensure_future(upload.write(message(100_000)[:-1]))
         await entered.wait()
         aborting = asyncio.ensure_future(upload.abort())
         for _ in range(5):
             await asyncio.sleep(0)
         assert "abort" not in room.store.calls
         go_on.set()
-        await aborting
+        await asyncio.gather(aborting, writing)
         await room.assert_free_and_clean()
 
 
@@ -232,28 +234,34 @@ async def test_the_first_byte_too_many_ends_the_upload(open_room) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_write_that_fails_in_the_background_is_raised_by_what_is_called_next(open_room) -> None:
+@pytest.mark.parametrize("following", ["write", "commit"])
+async def test_a_write_that_fails_in_the_background_is_raised_by_what_is_called_next(
+    open_room, monkeypatch: pytest.MonkeyPatch, following: str
+) -> None:
     async with open_room() as room:
-        for following in ("write", "commit"):
-            upload = await room.begin(None)
-            room.store.fail["write"] = StorageUnavailable("write", "", "gone")
-            body = message(200_000)
+        upload = await room.begin(None)
+        body = message(200_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(local_file.AppendedFile, "append", out_of_order)
             await upload.write(body[:100_000])
-            with pytest.raises(StorageUnavailable):
-                await (
-                    upload.write(body[100_000:]) if following == "write" else write_and_commit(upload, body[100_000:])
-                )
-            await upload.abort()
-            room.store.fail.clear()
-            assert await room.numbers() == []
-            await room.assert_free_and_clean()
+            with pytest.raises(StorageUnavailable, match="Input/output error"):
+                await (upload.write(body[100_000:]) if following == "write" else upload.commit())
+        await upload.abort()
+        assert await room.numbers() == []
+        await room.assert_free_and_clean()
+
+
+def out_of_order(*_: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.mark.gen_test
-async def test_a_write_that_fails_in_the_background_is_no_surprise_to_abort(open_room) -> None:
+async def test_a_write_that_fails_in_the_background_is_no_surprise_to_abort(
+    open_room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_room() as room:
         upload = await room.begin(None)
-        room.store.fail["write"] = StorageUnavailable("write", "", "gone")
+        monkeypatch.setattr(local_file.AppendedFile, "append", out_of_order)
         await upload.write(message(200_000)[:100_000])
         await upload.abort()
         await room.assert_free_and_clean()

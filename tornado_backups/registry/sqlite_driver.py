@@ -1,7 +1,8 @@
 """Runs transactions on SQLite: one connection, one thread, one hop per transaction.
 
-Owns: the worker thread, begin, commit and rollback, what SQLite's errors mean to the program.
-Does not own: the file (``sqlite_file``), the scripts (``transactions_*``). Explained in docs/database.md.
+Owns: begin, commit and rollback, what SQLite's errors mean to the program.
+Does not own: the thread (``workers``), the file (``sqlite_file``), the scripts (``transactions_*``). Explained in
+docs/database.md.
 
 Cancelling: a transaction that has not begun does not happen; one that has is finished, whoever still waits for it.
 """
@@ -11,11 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import sqlite3
-import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tornado_backups.domain.errors import BackupError, DatabaseUnavailable, StartupError, StorageFull
 from tornado_backups.ports import Clock
@@ -26,56 +24,12 @@ from tornado_backups.registry.schema import migrate
 from tornado_backups.registry.script import Result, Script, Transaction
 from tornado_backups.registry.sqlite_file import DatabaseFile, refused
 from tornado_backups.registry.transactions_uploads import release_all_leases
+from tornado_backups.workers import Workers
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _OLDEST = (3, 24, 0)
-
-
-class Worker:
-    """One daemon thread that does jobs in order; being a daemon it never keeps the interpreter from ending."""
-
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
-        """Queue a job; cancelling its future before it begins drops it."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((future, job))
-        return future
-
-    def stop(self) -> None:
-        """End the thread after the jobs queued so far."""
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (entry := self._jobs.get()) is not None:
-            future, job = entry
-            if not future.cancelled():
-                answer: Any = None
-                failure: BaseException | None = None
-                try:
-                    answer = job()
-                except BaseException as error:
-                    failure = error
-                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    self._loop.call_soon_threadsafe(_settle, future, answer, failure)
-                del answer, failure
-            del entry, future, job  # an idle thread must not keep the last answer alive
-
-
-def _settle(future: asyncio.Future[Any], answer: Any, failure: BaseException | None) -> None:
-    """Hand the answer to whoever still waits."""
-    if future.cancelled():
-        return
-    if failure is not None:
-        future.set_exception(failure)
-    else:
-        future.set_result(answer)
 
 
 class SqliteDriver:
@@ -86,7 +40,7 @@ class SqliteDriver:
         self._clock = clock
         self._exclusive = exclusive
         self._file = DatabaseFile(path, exclusive, self._migrate)
-        self._worker: Worker | None = None
+        self._worker: Workers | None = None
         self._connection: sqlite3.Connection | None = None
 
     async def open(self) -> None:
@@ -94,7 +48,7 @@ class SqliteDriver:
         if sqlite3.sqlite_version_info < _OLDEST:
             raise StartupError(f"SQLite {sqlite3.sqlite_version} is too old; 3.24 or newer is needed")
         await self.close()
-        self._worker = Worker("registry")
+        self._worker = Workers("registry", 1)
         try:
             await self._worker.submit(self._open)
         except BaseException:

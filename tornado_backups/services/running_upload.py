@@ -27,7 +27,6 @@ from tornado_backups.domain.model import Collection, Intent, Version
 from tornado_backups.domain.openpgp import MessageCheck
 from tornado_backups.domain.rotation import RotationPlan, plan_rotation
 from tornado_backups.ports import Clock, Digest, ObjectStore, Registry, UploadSink
-from tornado_backups.services.gathering import Gathered, Shares
 from tornado_backups.services.upload_request import Client, UploadRequest, too_large
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,6 @@ class Room:
     registry: Registry
     store: ObjectStore
     clock: Clock
-    shares: Shares
     lease_seconds: float
     stored: Callable[[Collection, Version, RotationPlan], None]
     ended: Callable[[Upload], None]
@@ -104,53 +102,39 @@ class Upload:
         self._client = client
         self._check = MessageCheck()
         self._sha256 = sha256
-        self._gathered = Gathered()
-        self._flight: asyncio.Task[None] | None = None
         self._lease_lost = False
         self._outcome_unknown = False
         self._ending: asyncio.Future[None] | None = None
         self._writing = asyncio.Lock()
         self._renewed_at = renewed_at
         self._heartbeat = asyncio.create_task(self._keep_lease())
-        room.shares.join(self)
 
     @property
     def needs_grace(self) -> bool:
         """Whether only the connection tells that the body is whole: no length, no digest was declared."""
         return self._request.declared_bytes is None and self._request.declared_sha256 is None
 
-    async def write(self, data: bytes) -> None:
+    def room(self) -> memoryview:
+        """Return memory into which the next bytes may be received, see ``UploadSink``; empty once the upload ended."""
+        return memoryview(b"") if self._ending is not None else self._sink.room()
+
+    async def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the file: count, check, hash, store; awaiting it is the back-pressure.
 
-        What was gathered is stored, and hashed on the way, while the next bytes arrive: what goes wrong there may be
-        raised by a later call or by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many,
+        They are hashed and stored while the next ones arrive: what goes wrong there may be raised by a later call or
+        by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many,
         ``NotEncrypted``, ``LeaseLost`` or a ``StorageError``; the caller then calls :meth:`abort`.
         """
         self.received_bytes += len(data)
         if self._allowed_bytes is not None and self.received_bytes > self._allowed_bytes:
             raise too_large(self.received_bytes, self._allowed_bytes, declared=False)
         self._check.feed(data)
-        self._gathered.add(data)
-        if self._gathered.size_bytes >= self._room.shares.each_bytes:
-            await self._landed()
-            self._raise_if_ended()
-            self._flight = asyncio.create_task(self._pass_on(self._gathered.take()))
-
-    async def _landed(self) -> None:
-        """Wait for what is being hashed and stored; raises what went wrong with it."""
-        if self._flight is not None:
-            await self._flight
-
-    async def _pass_on(self, pieces: list[bytes]) -> None:
         async with self._writing:
             self._raise_if_ended()
-            for piece in pieces:
-                await self._sink.write(piece)
+            await self._sink.write(data)
 
     async def _settle(self) -> None:
-        """Wait for what is on its way, send the rest after it, and have all of it hashed."""
-        await self._landed()
-        await self._pass_on(self._gathered.take())
+        """Have all of it hashed."""
         async with self._writing:
             self._raise_if_ended()
             await self._sink.settle()
@@ -193,7 +177,7 @@ class Upload:
 
     def _finish(self) -> None:
         self._heartbeat.cancel()
-        self._leave()
+        self._room.ended(self)
         self._ending = asyncio.get_running_loop().create_future()
         self._ending.set_result(None)
 
@@ -249,19 +233,11 @@ class Upload:
     async def _undo(self) -> None:
         self._heartbeat.cancel()
         try:
-            if self._flight is not None:
-                # What it met is of no interest any more: whoever aborts knows why.
-                await asyncio.gather(self._flight, return_exceptions=True)
             async with self._writing:
                 if not self._outcome_unknown:
                     await undo(self._room.registry, self._room.store, self._intent, self._sink)
         finally:
-            self._gathered.take()
-            self._leave()
-
-    def _leave(self) -> None:
-        self._room.shares.leave(self)
-        self._room.ended(self)
+            self._room.ended(self)
 
     async def _keep_lease(self) -> None:
         """Renew the lease every third of its life; once it cannot be ours any more, let nothing be written."""

@@ -22,7 +22,6 @@ from tornado_backups.domain.rotation import RotationPlan
 from tornado_backups.domain.windows import is_open, next_opening
 from tornado_backups.ports import Clock, ObjectStore, Registry
 from tornado_backups.services.catalogue import Catalogue
-from tornado_backups.services.gathering import Shares
 from tornado_backups.services.running_upload import Room, Upload, plan_upload, undo
 from tornado_backups.services.upload_request import (
     Client,
@@ -46,7 +45,7 @@ class Uploads:
         clock: Clock,
         limits: UploadLimits,
     ) -> None:
-        self._room = Room(registry, store, clock, Shares(), limits.lease_seconds, self.tell_stored, self._ended)
+        self._room = Room(registry, store, clock, limits.lease_seconds, self.tell_stored, self._ended)
         self._catalogue = catalogue
         self._max_concurrent = limits.max_concurrent
         self._places_taken = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+
+from tornado_backups.workers import Workers
 
 NICENESS = 10
 """How much nicer they are than the event loop: of a busy processor each gets a tenth of what it gets (sched(7))."""
@@ -17,12 +18,12 @@ NICENESS = 10
 _FEWEST, _MOST = 2, 4
 
 
-def background_threads(name: str) -> ThreadPoolExecutor:
+def background_threads(name: str) -> Workers:
     """Return threads for short work, as many as there are processors (two to four); started when they are needed.
 
     More would keep the event loop from the processor, and with it everybody who waits for an answer.
     """
-    return ThreadPoolExecutor(max(_FEWEST, min(_MOST, os.cpu_count() or 1)), name, _give_way)
+    return Workers(name, max(_FEWEST, min(_MOST, os.cpu_count() or 1)), _give_way)
 
 
 def _give_way() -> None:

@@ -1,39 +1,48 @@
 """One object on its way into a folder of files.
 
-Owns: the order *write, fsync, rename, fsync of the folders* that makes a completed object survive a power cut, and how
-much is gathered before a thread hashes and writes it.
-Does not own: single file operations (``storage/local_files``), the threads (``storage/local_threads``). Explained in
-docs/storage.md.
+Owns: the order *write, fsync, rename, fsync of the folders* that makes a completed object survive a power cut, and the
+three buffers of an upload: while one is written and one is hashed, the third is filled.
+Does not own: how a file is written (``storage/local_file``), folders (``storage/local_files``), the threads
+(``storage/local_threads``). Explained in docs/storage.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import mmap
 import os
 import secrets
 import threading
+from collections import deque
+from functools import partial
 from pathlib import Path
 
 from tornado_backups.domain.errors import StorageUnavailable
 from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
+from tornado_backups.storage.local_file import AppendedFile
 from tornado_backups.storage.local_threads import LocalThreads
 
-GATHERED_BYTES = 1024 * 1024
-"""What a sink gathers, while few run, before it is hashed and written in one thread call (docs/performance.md)."""
+BUFFER_BYTES = 1536 * 1024
+"""What one upload gathers, while few run, before it is hashed and written (docs/performance.md)."""
+
+FIRST_BYTES = 256 * 1024
+"""What it gathers at first; twice as much each time, so that slow uploads leave the memory to fast ones."""
 
 SUM_BYTES = 4 * 1024 * 1024
-"""What all sinks together gather, and all readers read at once: when many run each has a share of this."""
+"""What all uploads together fill at a time, and all readers read at once: when many run each has a share of this."""
 
 SMALLEST_SHARE_BYTES = 64 * 1024
 
-WRITE_BACK_BYTES = 8 * 1024 * 1024
-"""How much is written before the kernel is asked to begin putting it on the disk."""
-
 
 def share(most_bytes: int, sharers: int) -> int:
-    """Return how much each of ``sharers`` may hold: ``most_bytes`` while that does not exceed the sum."""
-    return max(SMALLEST_SHARE_BYTES, min(most_bytes, SUM_BYTES // max(1, sharers)))
+    """Return how much each of ``sharers`` may hold: ``most_bytes`` while that does not exceed the sum.
+
+    A multiple of the least share, which is one of every disk's blocks.
+    """
+    fair = SUM_BYTES // max(1, sharers)
+    return max(SMALLEST_SHARE_BYTES, min(most_bytes, fair - fair % SMALLEST_SHARE_BYTES))
 
 
 class SinkRoom:
@@ -43,12 +52,12 @@ class SinkRoom:
         self.root = root
         self.threads = threads
         self.durable_folders: set[str] = set()
-        self.gathering: set[LocalSink] = set()
+        self.filling: set[LocalSink] = set()
 
     @property
-    def gathered_bytes(self) -> int:
-        """How much one sink gathers now before it goes to a thread."""
-        return share(GATHERED_BYTES, len(self.gathering))
+    def buffer_bytes(self) -> int:
+        """How much one sink gathers now before it goes to the threads."""
+        return share(BUFFER_BYTES, len(self.filling))
 
 
 class LocalSink:
@@ -65,55 +74,136 @@ class LocalSink:
         self._temporary = f"{local_files.temporary_prefix(segments[-1])}{secrets.token_hex(8)}.part"
         self._digest = digest
         self._lock = threading.Lock()
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._digested = 0
-        self._descriptor = -1
-        self._written_bytes = 0
-        self._advised_bytes = 0
+        self._baton = threading.Lock()
+        # Anonymous maps: they begin at a block's address, cost memory only where they were filled, and go back whole.
+        self._buffers: list[mmap.mmap] = []
+        self._filling: mmap.mmap | None = None
+        self._filled_bytes = 0
+        self._full_bytes = 0
+        self._grown_bytes = FIRST_BYTES
+        self._fed_bytes = 0
+        self._flights: deque[asyncio.Future[None]] = deque()
+        self._file: AppendedFile | None = None
         self._made_temporary = False
         self._made_object = False
         self._ended = ""
-        room.gathering.add(self)
+        room.filling.add(self)
 
-    async def write(self, data: bytes) -> None:
-        """Take the next bytes; goes to a thread once enough are gathered."""
-        self._gathered.append(data)
-        self._gathered_bytes += len(data)
-        if self._gathered_bytes >= self._room.gathered_bytes:
-            await self._room.threads.data(self._flush)
+    def room(self) -> memoryview:
+        """See ``UploadSink``: what is left of the buffer that is being filled, never empty before the end."""
+        if self._ended:
+            return memoryview(b"")
+        if self._filling is None:
+            self._filling = self._buffers.pop() if self._buffers else mmap.mmap(-1, BUFFER_BYTES)
+            self._filled_bytes = self._fed_bytes = 0
+            self._full_bytes = min(self._grown_bytes, self._room.buffer_bytes)
+        return memoryview(self._filling)[self._filled_bytes : self._full_bytes]
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; waits, once a buffer is full, until no more than one before it is on its way."""
+        if isinstance(data, memoryview) and data.obj is self._filling:
+            await self._filled(len(data))
+            return
+        rest = memoryview(data)
+        while rest:
+            await self._refuse_once_landed()
+            room = self.room()
+            count = min(len(room), len(rest))
+            room[:count] = rest[:count]
+            rest = rest[count:]
+            await self._filled(count)
+
+    async def _filled(self, count: int) -> None:
+        self._filled_bytes += count
+        if self._filled_bytes >= self._full_bytes:
+            await self._take_off()
 
     async def settle(self) -> None:
         """Feed the digest what is gathered: a little at once, more in the thread that then writes it."""
-        if self._gathered_bytes >= SMALLEST_SHARE_BYTES:
-            await self._room.threads.data(self._flush)
-            return
-        for chunk in self._gathered[self._digested :]:
-            self._feed(chunk)
-        self._digested = len(self._gathered)
+        if self._filled_bytes - self._fed_bytes >= SMALLEST_SHARE_BYTES:
+            await self._take_off()
+        await self._landed()
+        if self._filling is not None:
+            self._feed(memoryview(self._filling)[self._fed_bytes : self._filled_bytes])
+            self._fed_bytes = self._filled_bytes
 
-    def _feed(self, chunk: bytes) -> None:
-        if self._digest is not None:
-            self._digest.update(chunk)
+    async def _landed(self, but: int = 0) -> None:
+        """Wait until no more than ``but`` buffers are on their way; raises, again and again, what went wrong."""
+        while len(self._flights) > but:
+            await asyncio.shield(self._flights[0])
+            self._flights.popleft()
+
+    async def _refuse_once_landed(self) -> None:
+        """Raise why the upload has ended: what went wrong first says most."""
+        if self._ended:
+            await self._landed()
+            self._refuse_if_ended("write")
+
+    async def _take_off(self) -> None:
+        await self._landed(but=1)
+        await self._refuse_once_landed()
+        buffer, self._filling = self._filling, None
+        if buffer is not None:
+            mine, self._baton = self._baton, threading.Lock()
+            self._baton.acquire()
+            job = partial(self._store, buffer, self._fed_bytes, self._filled_bytes, mine, self._baton)
+            self._flights.append(self._room.threads.data_soon(job))
+            self._grown_bytes = min(2 * self._grown_bytes, BUFFER_BYTES)
+            self._filled_bytes = self._fed_bytes = 0
+
+    def _feed(self, view: memoryview) -> None:
+        if self._digest is not None and view:
+            self._digest.update(view)
 
     async def complete(self) -> None:
         """Make the object exist: fsync, rename, fsync of every folder that gained an entry.
 
         A failed fsync is final: the kernel may have dropped the bytes and would call a second one a success.
         """
-        self._room.gathering.discard(self)
+        await self._landed()
+        self._room.filling.discard(self)
         await self._room.threads.slow(self._publish)
+        self._let_go()
 
     async def abort(self) -> None:
         """Remove the temporary file or the completed object, and the folder this empties; repeatable."""
-        self._room.gathering.discard(self)
-        await self._room.threads.slow(self._undo)
+        self._room.filling.discard(self)
+        try:
+            await self._room.threads.slow(self._undo)
+        finally:
+            await asyncio.gather(*self._flights, return_exceptions=True)
+            self._flights.clear()
+            self._let_go()
 
-    def _flush(self) -> None:
-        with self._lock, local_files.translated("write", self._key):
+    def _let_go(self) -> None:
+        """Hold no memory any more; a thread or a stream that still looks at some keeps that alive by itself."""
+        self._filling, self._filled_bytes, self._fed_bytes = None, 0, 0
+        self._buffers.clear()
+
+    # -- in threads --------------------------------------------------------------------------------------------------
+
+    def _store(
+        self, buffer: mmap.mmap, fed_bytes: int, filled_bytes: int, mine: threading.Lock, following: threading.Lock
+    ) -> None:
+        """Hash a buffer once the one before it is hashed, then write it while the one behind it is hashed."""
+        view = memoryview(buffer)[:filled_bytes]
+        with mine:
+            try:
+                self._feed(view[fed_bytes:])
+                self._lock.acquire()  # before the next may follow: buffers are written in their order
+            finally:
+                following.release()
+        try:
+            self._write(view)
+        finally:
+            self._lock.release()
+        self._buffers.append(buffer)
+
+    def _write(self, view: memoryview) -> None:
+        with local_files.translated("write", self._key):
             self._refuse_if_ended("write")
             try:
-                self._write_gathered()
+                self._opened().append(view)
             except BaseException:
                 self._ended = "a write failed"
                 raise
@@ -122,43 +212,29 @@ class LocalSink:
         if self._ended:
             raise StorageUnavailable(operation, self._key, f"the upload has ended: {self._ended}")
 
-    def _write_gathered(self) -> None:
-        if self._descriptor < 0:
+    def _opened(self) -> AppendedFile:
+        if self._file is None:
             self._made_temporary = True
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             made: list[str] = []
             with local_files.folder(self._room.root, self._segments[:-1], made) as opened:
-                self._descriptor = os.open(self._temporary, flags, local_files.FILE_MODE, dir_fd=opened[-1])
+                descriptor = os.open(self._temporary, flags, local_files.FILE_MODE, dir_fd=opened[-1])
+            self._file = AppendedFile(descriptor)
             if self._segments[0] in made:
                 self._room.durable_folders.discard(self._segments[0])
-        chunks, digested = self._gathered, self._digested
-        self._gathered, self._gathered_bytes, self._digested = [], 0, 0
-        for number, chunk in enumerate(chunks):
-            if number >= digested:
-                self._feed(chunk)
-            rest = memoryview(chunk)
-            while rest:
-                count = os.write(self._descriptor, rest)
-                self._written_bytes += count
-                rest = rest[count:]
-                if self._written_bytes - self._advised_bytes >= WRITE_BACK_BYTES:
-                    self._begin_write_back()
-
-    def _begin_write_back(self) -> None:
-        # On Linux DONTNEED starts writing dirty pages and drops clean ones. Each stretch is named twice, first dirty
-        # and then clean: the last fsync has little left to do, and a backup, seldom read soon, displaces no other page.
-        if hasattr(os, "posix_fadvise"):
-            begin = max(0, self._advised_bytes - WRITE_BACK_BYTES)
-            self._advised_bytes = self._written_bytes
-            os.posix_fadvise(self._descriptor, begin, self._written_bytes - begin, os.POSIX_FADV_DONTNEED)
+        return self._file
 
     def _publish(self) -> None:
         with self._lock, local_files.translated("complete", self._key):
             self._refuse_if_ended("complete")
             self._ended = "it did not complete"
-            self._write_gathered()
-            os.fsync(self._descriptor)
-            self._close()
+            file = self._opened()
+            if self._filling is not None:
+                view = memoryview(self._filling)[: self._filled_bytes]
+                self._feed(view[self._fed_bytes :])
+                file.append(view)
+            os.fsync(file.descriptor)
+            file.close()
             with local_files.folder(self._room.root, self._segments[:-1]) as opened:
                 self._rename(opened[-1])
                 self._sync_folders(opened)
@@ -180,16 +256,11 @@ class LocalSink:
             local_files.sync_folder(descriptor)
         self._room.durable_folders.add(collection)
 
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
     def _undo(self) -> None:
         with self._lock, local_files.translated("abort", self._key):
             self._ended = "it was aborted"
-            self._gathered, self._gathered_bytes = [], 0
-            self._close()
+            if self._file is not None:
+                self._file.close()
             if self._made_temporary:
                 local_files.remove(self._room.root, self._segments, keep_object=not self._made_object)
                 self._made_temporary = False

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from tornado_backups.domain.errors import StorageUnavailable
 from tornado_backups.storage.background import background_threads
+from tornado_backups.workers import Closed, Workers
 
 _SLOW_THREADS = 4
 
@@ -24,11 +24,15 @@ class LocalThreads:
 
     def __init__(self) -> None:
         self._data = background_threads("storage-data")
-        self._slow = ThreadPoolExecutor(_SLOW_THREADS, "storage-slow")
+        self._slow = Workers("storage-slow", _SLOW_THREADS)
 
     async def data(self, work: Callable[[], _T]) -> _T:
         """Run a short blocking call (a write, a read); raises what it raises, ``StorageUnavailable`` once closed."""
-        return await self._submit(self._data, work)
+        return await self.data_soon(work)
+
+    def data_soon(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Begin such a call; calls begin in the order in which they were asked for."""
+        return self._submit(self._data, work)
 
     async def slow(self, work: Callable[[], _T]) -> _T:
         """Run a call that may wait for the disk (fsync, unlink, listing); raises as :meth:`data` does."""
@@ -36,11 +40,11 @@ class LocalThreads:
 
     def close(self) -> None:
         """End the threads when they have done what they are at; may be called again."""
-        self._data.shutdown(wait=False)
-        self._slow.shutdown(wait=False)
+        self._data.stop()
+        self._slow.stop()
 
-    def _submit(self, threads: ThreadPoolExecutor, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    def _submit(self, threads: Workers, work: Callable[[], _T]) -> asyncio.Future[_T]:
         try:
-            return asyncio.get_running_loop().run_in_executor(threads, work)
-        except RuntimeError:  # what a pool says that was shut down
+            return threads.submit(work)
+        except Closed:
             raise StorageUnavailable("use", "", "the storage is closed") from None

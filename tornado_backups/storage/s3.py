@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tornado_backups.domain.errors import ObjectMissing, StartupError, StorageError, StorageUnavailable
@@ -85,7 +86,9 @@ class S3Store:
                 await client.delete("open", entry["Key"].removeprefix(self._location.prefix))
 
     async def close(self) -> None:
-        """Close every connection; may be called again."""
+        """Close every connection and end the threads; may be called again."""
+        self._hashing.stop()
+        self._hashing = background_threads("storage-hash")  # for who opens it again; started when they are needed
         client, self._opened = self._opened, None
         if client is not None:
             await client.close()
@@ -120,7 +123,7 @@ class S3Store:
                 if feeding is not None:
                     await feeding
                 if digest is not None:
-                    feeding = asyncio.get_running_loop().run_in_executor(self._hashing, digest.update, data)
+                    feeding = self._hashing.submit(partial(digest.update, data))
                 yield data
             if feeding is not None:
                 await feeding

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import mmap
 import re
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
@@ -21,8 +21,10 @@ from tornado_backups.ports import Digest
 from tornado_backups.storage.s3_client import S3Client
 from tornado_backups.storage.s3_faults import FAULTS, code_of, explain, is_transient, storage_error
 from tornado_backups.storage.s3_limits import MOST_PARTS, PartSizes, SpareMemory
+from tornado_backups.workers import Workers
 
 _FED_AT_ONCE_BYTES = 64 * 1024
+_HASHED_AT_ONCE_BYTES = 256 * 1024
 
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-(\d+)")
 
@@ -42,7 +44,7 @@ class S3Sink:
         sizes: PartSizes,
         spare: SpareMemory,
         digest: Digest | None,
-        hashing: Executor,
+        hashing: Workers,
     ) -> None:
         self._client = client
         self._digest = digest
@@ -64,17 +66,28 @@ class S3Sink:
         self._may_exist_object = False
         self._ended = ""
 
-    async def write(self, data: bytes) -> None:
+    def room(self) -> memoryview:
+        """See ``UploadSink``: the rest of the part that is being filled; empty when it is full."""
+        if self._ended:
+            return memoryview(b"")
+        if self._filling is None:
+            self._filling = self._buffers.first(self._part_bytes)
+        return memoryview(self._filling)[self._filled_bytes : self._part_bytes]
+
+    async def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; waits for the part in flight when there is no room."""
         self._refuse_if_ended("write")
+        if isinstance(data, memoryview) and data.obj is self._filling:
+            self._filled_bytes += len(data)
+            self._total_bytes += len(data)
+            return
         rest = memoryview(data)
         while rest:
             if self._filled_bytes == self._part_bytes:
                 await self._make_room()
-            if self._filling is None:
-                self._filling = self._buffers.first(self._part_bytes)
-            count = min(len(rest), self._part_bytes - self._filled_bytes)
-            self._filling[self._filled_bytes : self._filled_bytes + count] = rest[:count]
+            room = self.room()
+            count = min(len(rest), len(room))
+            room[:count] = rest[:count]
             self._filled_bytes += count
             self._total_bytes += count
             rest = rest[count:]
@@ -94,8 +107,7 @@ class S3Sink:
         if len(view) <= _FED_AT_ONCE_BYTES:
             self._digest.update(view)
         else:
-            # A part is hashed in one thread call, which may outlast a cancelled caller: the view keeps its memory.
-            await asyncio.get_running_loop().run_in_executor(self._hashing, self._digest.update, view)
+            await self._hashing.submit(partial(self._digest.update, view))
 
     async def complete(self) -> None:
         """Make the object exist: one PUT, or the last part and CompleteMultipartUpload."""
@@ -166,26 +178,31 @@ class S3Sink:
     def _take_off(self) -> None:
         assert self._filling is not None
         buffer, size_bytes = self._filling, self._filled_bytes
-        unfed = memoryview(buffer)[self._fed_bytes : size_bytes]
+        send = partial(self._send_part, len(self._etags) + 1, buffer, size_bytes, self._fed_bytes)
         self._filling, self._filled_bytes, self._fed_bytes = None, 0, 0
-        send = partial(self._send_part, len(self._etags) + 1, buffer, size_bytes, unfed)
         self._flight = asyncio.get_running_loop().create_task(self._bounded(send, "write"))
 
     async def _landed(self) -> None:
         if self._flight is not None:
             await self._flight
 
-    async def _send_part(self, number: int, buffer: mmap.mmap, size_bytes: int, unfed: memoryview) -> None:
-        feeding = asyncio.ensure_future(self._feed(unfed))
-        if not self._upload_id:
-            await self._create_multipart()
-        parameters = self._named(UploadId=self._upload_id, PartNumber=number)
+    async def _send_part(self, number: int, buffer: mmap.mmap, size_bytes: int, fed_bytes: int) -> None:
         with memoryview(buffer) as whole, whole[:size_bytes] as body:
-            answer = await self._client.call("write", self._key, "upload_part", parameters, body=body)
-        await feeding
-        unfed.release()
+            hashing = self._hash_soon(body, fed_bytes, self._digest)
+            if not self._upload_id:
+                await self._create_multipart()
+            parameters = self._named(UploadId=self._upload_id, PartNumber=number)
+            sha256 = await hashing if self._client.signs_payload else ""
+            answer = await self._client.call(
+                "write", self._key, "upload_part", parameters, body=body, body_sha256=sha256
+            )
+            await hashing
         self._etags.append(answer["ETag"])
         self._buffers.landed(buffer)
+
+    def _hash_soon(self, body: memoryview, fed_bytes: int, digest: Digest | None) -> asyncio.Future[str]:
+        """Hash a body in a thread, which may outlast a cancelled caller: the slice keeps its memory."""
+        return self._hashing.submit(partial(_hash, body[:], fed_bytes, digest, self._client.signs_payload))
 
     async def _create_multipart(self) -> None:
         """Begin the multipart upload; when a first answer is lost there may be two, of which we know one."""
@@ -209,7 +226,8 @@ class S3Sink:
     async def _put(self) -> None:
         self._may_exist_object = True
         with memoryview(self._filling or b"") as whole, whole[: self._filled_bytes] as body:
-            await self._client.call("complete", self._key, "put_object", self._named(), body=body)
+            sha256 = await self._hash_soon(body, len(body), None)
+            await self._client.call("complete", self._key, "put_object", self._named(), body=body, body_sha256=sha256)
 
     async def _complete_multipart(self) -> None:
         """Complete, and where the answer is an error or does not come, ask the storage what it has."""
@@ -252,6 +270,25 @@ class S3Sink:
             return True
         cause = f"another object is there after {code_of(error) or 'a lost answer'}: {head['ContentLength']} bytes"
         raise StorageUnavailable("complete", self._key, f"{cause}, not {self._total_bytes}")
+
+
+def _hash(view: memoryview, fed_bytes: int, digest: Digest | None, signed: bool) -> str:
+    """Feed ``digest`` what it has not been fed of a part; return the part's own hash where it is signed, or nothing.
+
+    Both are fed in small steps: what the first has read the second finds in the processor's cache.
+    """
+    if not signed:
+        if digest is not None:
+            digest.update(view[fed_bytes:])
+        return ""
+    own = hashlib.sha256()
+    for begin in range(0, len(view), _HASHED_AT_ONCE_BYTES):
+        piece = view[begin : begin + _HASHED_AT_ONCE_BYTES]
+        own.update(piece)
+        unfed = piece[max(0, fed_bytes - begin) :]
+        if digest is not None and unfed:
+            digest.update(unfed)
+    return own.hexdigest()
 
 
 class _PartBuffers:

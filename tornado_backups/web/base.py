@@ -159,7 +159,7 @@ class ApiHandler(PatientHandler):
 
     # -- the body ----------------------------------------------------------------------------------------------------
 
-    async def data_received(self, chunk: bytes) -> None:
+    async def data_received(self, chunk: bytes | memoryview) -> None:
         """Pass the body on; nothing may be raised from here, or Tornado drops the connection with no answer."""
         self._progress()
         if self._refused:
@@ -174,7 +174,7 @@ class ApiHandler(PatientHandler):
             self._working = False
             self._progress()
 
-    async def take(self, chunk: bytes) -> None:
+    async def take(self, chunk: bytes | memoryview) -> None:
         """Gather a small body; overridden by resources that stream theirs."""
         self._body += chunk
         if len(self._body) > JSON_BODY_BYTES:

@@ -36,6 +36,7 @@ from tornado_backups.services.running_upload import Upload
 from tornado_backups.services.upload_request import UploadRequest
 from tornado_backups.web import fields
 from tornado_backups.web.base import ApiHandler
+from tornado_backups.web.direct_reads import DirectStream
 from tornado_backups.web.form import FormReader
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,9 @@ class VersionsHandler(TransferHandler):
             self.context.metrics.add("uploads_total", result=error.reason)
             raise
         self.begin_transfer("upload", self.context.settings.http_upload_timeout)
+        stream = self.wire.stream
+        if isinstance(stream, DirectStream) and self._form is None and request.declared_bytes:
+            stream.lend(self._upload.room, request.declared_bytes)
 
     def _upload_request(self, request: HTTPServerRequest) -> UploadRequest:
         content_type = request.headers.get("Content-Type", "")
@@ -137,14 +141,14 @@ class VersionsHandler(TransferHandler):
             is_form=self._form is not None,
         )
 
-    async def take(self, chunk: bytes) -> None:
+    async def take(self, chunk: bytes | memoryview) -> None:
         """Pass the bytes of the file on as they arrive; the wait for storage is what slows the client down."""
         if self._upload is None:
             await super().take(chunk)
         elif self._form is None:
             await self._upload.write(chunk)
         else:
-            for payload in self._form.feed(chunk):
+            for payload in self._form.feed(bytes(chunk)):
                 await self._upload.write(payload)
 
     async def on_post(self) -> None:
@@ -178,6 +182,8 @@ class VersionsHandler(TransferHandler):
         """Undo the upload before it is answered, so that the next one finds the collection free."""
         if self._upload is None:
             return
+        if isinstance(self.wire.stream, DirectStream):
+            self.wire.stream.take_back()
         reason = "cancelled" if isinstance(error, UploadCancelled) else error.reason
         self.end_transfer(reason, self._upload.received_bytes)
         self.audits_its_refusals = True

@@ -117,6 +117,8 @@ class Numbered:
         attribute = getattr(self._inner, name)
         if name in ("open", "close") or not callable(attribute):
             return attribute
+        if not inspect.iscoroutinefunction(attribute) and not inspect.isasyncgenfunction(attribute):
+            return attribute  # what does not wait does no I/O
         if inspect.isasyncgenfunction(attribute):
             return lambda *given, **named: self._iterate(name, attribute(*given, **named))
         return lambda *given, **named: self._call(name, lambda: attribute(*given, **named))
