@@ -124,3 +124,71 @@ async def test_two_reads_at_a_time_are_refused_as_by_tornado(pair: tuple[socket.
         stream.read_bytes(100, partial=True)
     assert await first == b"for the first"
     stream.close()
+
+
+# -- lent memory -----------------------------------------------------------------------------------------------------
+
+
+@gen_test
+async def test_lent_memory_holds_the_body_and_what_follows_it_is_read_as_ever(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream, memory, filled = opened(pair[0]), bytearray(3 * 1024 * KIB), 0
+    body = b"".join(struct.pack(">I", number) for number in range(512 * KIB))
+    loop = asyncio.get_running_loop()
+    pair[1].setblocking(False)
+    sending = asyncio.ensure_future(loop.sock_sendall(pair[1], b"head\r\n\r\n" + body + b"next\r\n"))
+    await stream.read_until(b"\r\n\r\n")
+
+    def room() -> memoryview:
+        return memoryview(memory)[filled : filled + 300_000]
+
+    stream.lend(room, len(body))
+    while filled < len(body):
+        data = await stream.read_bytes(50_000, partial=True)
+        assert data.obj is memory  # type: ignore[attr-defined]
+        filled += len(data)
+        if filled % 3 == 0:
+            await asyncio.sleep(0.001)
+    assert filled == len(body), "not a byte of what follows"
+    assert memory[:filled] == body
+    assert await stream.read_until(b"\r\n") == b"next\r\n"
+    assert pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+    await sending
+    stream.close()
+
+
+@gen_test
+async def test_where_there_is_no_room_at_the_moment_the_bytes_come_all_the_same(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    stream = opened(pair[0])
+    stream.lend(lambda: memoryview(b""), 10)
+    pair[1].sendall(b"0123456789and more")
+    assert await stream.read_bytes(100, partial=True) == b"0123456789"
+    assert await stream.read_bytes(100, partial=True) == b"and more"
+    stream.close()
+
+
+@gen_test
+async def test_a_drop_wakes_who_waits_for_lent_memory_to_be_filled(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream, memory = opened(pair[0]), bytearray(100)
+    stream.lend(lambda: memoryview(memory), 100)
+    reading = asyncio.ensure_future(stream.read_bytes(100, partial=True))
+    await asyncio.sleep(0.02)
+    pair[1].close()
+    with pytest.raises(StreamClosedError):
+        await reading
+
+
+@gen_test
+async def test_a_body_that_trickles_is_passed_on_as_it_comes(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream, memory = opened(pair[0]), bytearray(100)
+    stream.lend(lambda: memoryview(memory), 100)
+    for number in range(5):
+        reading = asyncio.ensure_future(stream.read_bytes(100, partial=True))
+        await asyncio.sleep(0.01)
+        pair[1].sendall(b"%d" % number)
+        assert await reading == b"%d" % number
+    stream.take_back()
+    stream.close()
