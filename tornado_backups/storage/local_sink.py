@@ -147,7 +147,9 @@ class LocalSink:
             mine, self._baton = self._baton, threading.Lock()
             self._baton.acquire()
             job = partial(self._store, buffer, self._fed_bytes, self._filled_bytes, mine, self._baton)
-            self._flights.append(self._room.threads.data_soon(job))
+            flight = self._room.threads.data_soon(job)
+            flight.add_done_callback(_hear)
+            self._flights.append(flight)
             self._grown_bytes = min(2 * self._grown_bytes, BUFFER_BYTES)
             self._filled_bytes = self._fed_bytes = 0
 
@@ -168,11 +170,11 @@ class LocalSink:
     async def abort(self) -> None:
         """Remove the temporary file or the completed object, and the folder this empties; repeatable."""
         self._room.filling.discard(self)
+        await asyncio.gather(*self._flights, return_exceptions=True)  # what they met is of no interest any more
+        self._flights.clear()
         try:
             await self._room.threads.slow(self._undo)
         finally:
-            await asyncio.gather(*self._flights, return_exceptions=True)
-            self._flights.clear()
             self._let_go()
 
     def _let_go(self) -> None:
@@ -264,3 +266,9 @@ class LocalSink:
             if self._made_temporary:
                 local_files.remove(self._room.root, self._segments, keep_object=not self._made_object)
                 self._made_temporary = False
+
+
+def _hear(flight: asyncio.Future[None]) -> None:
+    """Take note of a failure, which ended the upload, even when nobody is left to ask for it."""
+    if not flight.cancelled():
+        flight.exception()
