@@ -192,3 +192,15 @@ async def test_a_body_that_trickles_is_passed_on_as_it_comes(pair: tuple[socket.
         assert await reading == b"%d" % number
     stream.take_back()
     stream.close()
+
+
+@gen_test
+async def test_more_than_tornado_would_buffer_may_come_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    stream, memory = opened(pair[0]), bytearray(2 * 1024 * KIB)
+    stream.lend(lambda: memoryview(memory), len(memory))
+    reading = asyncio.ensure_future(stream.read_bytes(100, partial=True))
+    await asyncio.sleep(0.01)
+    pair[1].setblocking(False)
+    assert pair[1].send(bytes(len(memory))) > 256 * KIB, "more than the stream may buffer waits before it is looked at"
+    assert 0 < len(await reading) <= 256 * KIB
+    stream.close()
