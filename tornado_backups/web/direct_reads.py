@@ -78,7 +78,7 @@ class DirectStream(IOStream):
         count = 0 if self._read_buffer_size else self._waiting(lambda: self.socket.recv_into(room), 0)
         if not count:  # as above
             self._wake_at(1)
-            # Tornado takes what it reads into memory of others for its own buffer, and closes where that grows too large.
+            # Tornado takes memory of others for its own buffer, and closes when more comes than that may hold.
             most = room[: self.max_buffer_size]
             count = await self.read_into(most, partial=True)  # type: ignore[arg-type]  # memory of any kind
         self._comes_fast = FAST_BYTES <= count < len(room)
