@@ -95,7 +95,7 @@ class UploadSink(Protocol):
     async def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes: the beginning of what :meth:`room` gave last, or any others.
 
-        Returns when it is ready for more (back-pressure), keeps at most two buffers or parts in memory.
+        Returns when it is ready for more (back-pressure), keeps at most three buffers or two parts in memory.
         """
 
     async def settle(self) -> None:

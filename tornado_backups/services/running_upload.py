@@ -122,8 +122,8 @@ class Upload:
         """Take the next bytes of the file: count, check, hash, store; awaiting it is the back-pressure.
 
         They are hashed and stored while the next ones arrive: what goes wrong there may be raised by a later call or
-        by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many,
-        ``NotEncrypted``, ``LeaseLost`` or a ``StorageError``; the caller then calls :meth:`abort`.
+        by :meth:`commit`. Raises ``QuotaExceeded`` at the first byte too many, ``NotEncrypted``, ``LeaseLost`` or a
+        ``StorageError``; the caller then calls :meth:`abort`.
         """
         self.received_bytes += len(data)
         if self._allowed_bytes is not None and self.received_bytes > self._allowed_bytes:

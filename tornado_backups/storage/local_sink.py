@@ -170,8 +170,11 @@ class LocalSink:
     async def abort(self) -> None:
         """Remove the temporary file or the completed object, and the folder this empties; repeatable."""
         self._room.filling.discard(self)
-        await asyncio.gather(*self._flights, return_exceptions=True)  # what they met is of no interest any more
-        self._flights.clear()
+        if self._flights:
+            # Waited for and never cancelled: a call that is dropped would not hand its turn to the next. What they
+            # met is of no interest any more.
+            await asyncio.wait(self._flights)
+            self._flights.clear()
         try:
             await self._room.threads.slow(self._undo)
         finally:

@@ -95,6 +95,7 @@ class KnownPayloadAuth(S3SigV4Auth):  # type: ignore[misc]  # botocore has no ty
         return getattr(request.body, "sha256", "") or str(super().payload(request))
 
 
+# For all of the process: a body that does not know its hash is signed as ever.
 AUTH_TYPE_MAPS["s3v4"] = KnownPayloadAuth
 
 
