@@ -127,10 +127,13 @@ class ObjectStore(Protocol):
         ``digest`` is fed what is written, see :meth:`UploadSink.settle`.
         """
 
-    def read(self, key: str, start: int, length: int, digest: Digest | None = None) -> AsyncGenerator[bytes, None]:
-        """Yield exactly ``length`` bytes from offset ``start`` in buffers of bounded size.
+    def read(
+        self, key: str, start: int, length: int, digest: Digest | None = None
+    ) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield exactly ``length`` bytes from offset ``start`` in buffers of bounded size, never an empty one.
 
-        ``digest`` has been fed all buffers by the time the iterator ends, and may be ahead of those it yielded.
+        A buffer may be filled anew as soon as the next is asked for: who keeps its bytes longer copies them.
+        ``digest`` has been fed a buffer before it is yielded, and may be ahead of it.
         Raises ``ObjectMissing`` before the first buffer when the object does not exist, ``ObjectDamaged`` when it
         ends early: a short read never ends normally. Closing the iterator frees everything.
         """

@@ -95,7 +95,7 @@ async def put(store: ObjectStore, key: str, data: bytes, piece_bytes: int = 512 
 
 async def get(store: ObjectStore, key: str, start: int, length: int) -> bytes:
     """Read a range."""
-    return b"".join([data async for data in store.read(key, start, length)])
+    return b"".join([bytes(data) async for data in store.read(key, start, length)])
 
 
 async def keys(store: ObjectStore, prefix: str = "") -> list[str]:

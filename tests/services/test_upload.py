@@ -39,7 +39,7 @@ from tornado_backups.services.catalogue import Catalogue
 from tornado_backups.services.running_upload import Upload
 from tornado_backups.services.upload import Uploads, lease_name
 from tornado_backups.services.upload_request import UploadLimits, UploadRequest
-from tornado_backups.storage import local_file, local_sink
+from tornado_backups.storage import local_file, shares
 from tornado_backups.storage.local import LocalStore
 
 BODY = message(1000)
@@ -84,7 +84,7 @@ class Room:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again without a pause, and send off 64 KiB as soon as they are there."""
     monkeypatch.setattr(running_upload, "COMMIT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(local_sink, "BUFFER_BYTES", local_sink.SMALLEST_SHARE_BYTES)
+    monkeypatch.setattr(shares, "BUFFER_BYTES", shares.SMALLEST_SHARE_BYTES)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ async def test_a_version_holds_exactly_the_bytes_that_were_written_in_whatever_p
             version = await upload.commit()
             assert (version.number, version.size_bytes) == (number, len(body))
             assert version.sha256 == hashlib.sha256(body).hexdigest()
-            read = [data async for data in room.store.inner.read(version.object_key, 0, len(body))]
+            read = [bytes(data) async for data in room.store.inner.read(version.object_key, 0, len(body))]
             assert b"".join(read) == body
 
 

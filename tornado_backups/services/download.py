@@ -51,25 +51,27 @@ class Downloads:
             await self._remember(version, damage)
             raise ObjectDamaged("read", version.object_key, damage)
 
-    async def stream(self, version: Version, start: int, length: int) -> AsyncGenerator[bytes, None]:
+    async def stream(self, version: Version, start: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
         """Yield the bytes; the last buffer of a whole object only after its SHA-256 held.
 
-        Raises ``ObjectDamaged`` instead of ending normally when the object is short or its hash is another.
+        Each buffer is good until the next is asked for. Raises ``ObjectDamaged`` instead of ending normally when the
+        object is short or its hash is another.
         """
         whole = start == 0 and length == version.size_bytes and bool(version.sha256)
         digest = hashlib.sha256() if whole else None
-        held_back = b""
+        left_bytes = length
         async with aclosing(self._store.read(version.object_key, start, length, digest)) as buffers:
             async for data in buffers:
-                if held_back:
-                    yield held_back
-                held_back = data
-        if digest is not None and digest.hexdigest() != version.sha256:
-            damage = f"its SHA-256 is {digest.hexdigest()}, {version.sha256} was registered"
+                left_bytes -= len(data)
+                if not left_bytes and digest is not None:
+                    await self._check(version, digest.hexdigest())
+                yield data
+
+    async def _check(self, version: Version, sha256: str) -> None:
+        if sha256 != version.sha256:
+            damage = f"its SHA-256 is {sha256}, {version.sha256} was registered"
             await self._remember(version, damage)
             raise ObjectDamaged("read", version.object_key, damage)
-        if held_back:
-            yield held_back
 
     async def _remember(self, version: Version, damage: str) -> None:
         log.error("version %d of %s is damaged: %s", version.number, version.collection, damage)

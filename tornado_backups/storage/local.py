@@ -1,8 +1,8 @@
 """Objects as files below one folder: ``{root}/{collection}/{id}/{filename}``.
 
-Owns: finding, reading, removing and listing them, and the proof that the folder can be used.
-Does not own: how one comes to be (``storage/local_sink``), single file operations (``storage/local_files``), or when an
-object may go (services). Explained in docs/storage.md.
+Owns: finding, opening, removing and listing them, and the proof that the folder can be used.
+Does not own: how one comes to be and how it is read (``storage/local_sink``, ``storage/local_source``), single file
+operations (``storage/local_files``), or when an object may go (services). Explained in docs/storage.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,11 +19,9 @@ from tornado_backups.domain.model import StoredObject
 from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.keys import RESERVED, check_key
-from tornado_backups.storage.local_sink import LocalSink, SinkRoom, share
+from tornado_backups.storage.local_sink import LocalSink, SinkRoom
+from tornado_backups.storage.local_source import LocalSource, SourceRoom
 from tornado_backups.storage.local_threads import LocalThreads
-
-READ_BYTES = 512 * 1024
-"""What is read and hashed in one thread call, while few are reading."""
 
 _LIST_BATCH = 256
 _PROBE = b"tornado-backups probe\n"
@@ -40,8 +37,8 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.threads = LocalThreads()
-        self._room = SinkRoom(root, self.threads)
-        self._readers = 0
+        self._sink_room = SinkRoom(root, self.threads)
+        self._source_room = SourceRoom(self.threads)
 
     async def open(self) -> None:
         """Make the folder and prove that it can be written and read back; raise ``StartupError`` if not."""
@@ -62,43 +59,22 @@ class LocalStore:
 
     async def begin(self, key: str, expected_bytes: int | None = None, digest: Digest | None = None) -> LocalSink:
         """Start an object; nothing is on the disk before enough is gathered or the end."""
-        return LocalSink(self._room, key, check_key("begin", key), digest)
+        return LocalSink(self._sink_room, key, check_key("begin", key), digest)
 
     async def read(
         self, key: str, start: int, length: int, digest: Digest | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield exactly ``length`` bytes from ``start``, in buffers of at most :data:`READ_BYTES`.
-
-        The next buffer is read, and the digest fed with it, while the one before is used.
-        """
+    ) -> AsyncGenerator[memoryview, None]:
+        """Yield exactly ``length`` bytes from ``start``; those after them are read and hashed while they are used."""
         segments = check_key("read", key)
         descriptor, size = await self._opened(lambda: self._open(key, segments))
-        reading: asyncio.Future[bytes] | None = None
-        position, end = start, start + length
-        self._readers += 1
+        source = LocalSource(self._source_room, key, descriptor, start, length, digest)
         try:
-            if end > size:
-                raise ObjectDamaged("read", key, f"the file has {size} bytes, not {end}")
-            while position < end:
-                if reading is None:
-                    reading = self._read_on(descriptor, position, end, key, digest)
-                data = await asyncio.shield(reading)
-                position += len(data)
-                reading = self._read_on(descriptor, position, end, key, digest) if position < end else None
+            if start + length > size:
+                raise ObjectDamaged("read", key, f"the file has {size} bytes, not {start + length}")
+            while data := await source.next():
                 yield data
         finally:
-            self._readers -= 1
-            if reading is None:
-                os.close(descriptor)
-            else:  # while a thread reads the descriptor's number must not be used again under it
-                reading.add_done_callback(lambda done: _close_after(done, descriptor))
-
-    def _read_on(
-        self, descriptor: int, position: int, end: int, key: str, digest: Digest | None
-    ) -> asyncio.Future[bytes]:
-        count = min(share(READ_BYTES, self._readers), end - position)
-        work = partial(_pread, descriptor, count, position, key, digest)
-        return asyncio.ensure_future(self.threads.data(work))
+            source.close()
 
     async def _opened(self, work: Callable[[], tuple[int, int]]) -> tuple[int, int]:
         opening = asyncio.ensure_future(self.threads.data(work))
@@ -171,22 +147,6 @@ class LocalStore:
                 os.close(descriptor)
 
 
-def _pread(descriptor: int, count: int, offset: int, key: str, digest: Digest | None) -> bytes:
-    with local_files.translated("read", key):
-        data = os.pread(descriptor, count, offset)
-    if not data:
-        raise ObjectDamaged("read", key, f"the file ends at {offset} while it is being read")
-    if digest is not None:
-        digest.update(data)
-    return data
-
-
 def _close_opened(done: asyncio.Future[tuple[int, int]]) -> None:
     if not done.cancelled() and done.exception() is None:
         os.close(done.result()[0])
-
-
-def _close_after(done: asyncio.Future[bytes], descriptor: int) -> None:
-    os.close(descriptor)
-    if not done.cancelled():
-        done.exception()  # retrieved, for nobody waits for it any more

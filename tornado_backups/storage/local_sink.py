@@ -23,26 +23,11 @@ from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.local_file import AppendedFile
 from tornado_backups.storage.local_threads import LocalThreads
-
-BUFFER_BYTES = 1536 * 1024
-"""What one upload gathers, while few run, before it is hashed and written (docs/performance.md)."""
+from tornado_backups.storage.shares import BUFFER_BYTES, SMALLEST_SHARE_BYTES, share
+from tornado_backups.storage.turns import Turn, Turns
 
 FIRST_BYTES = 256 * 1024
-"""What it gathers at first; twice as much each time, so that slow uploads leave the memory to fast ones."""
-
-SUM_BYTES = 4 * 1024 * 1024
-"""What all uploads together fill at a time, and all readers read at once: when many run each has a share of this."""
-
-SMALLEST_SHARE_BYTES = 64 * 1024
-
-
-def share(most_bytes: int, sharers: int) -> int:
-    """Return how much each of ``sharers`` may hold: ``most_bytes`` while that does not exceed the sum.
-
-    A multiple of the least share, which is one of every disk's blocks.
-    """
-    fair = SUM_BYTES // max(1, sharers)
-    return max(SMALLEST_SHARE_BYTES, min(most_bytes, fair - fair % SMALLEST_SHARE_BYTES))
+"""What an upload gathers at first; twice as much each time, so that slow uploads leave the memory to fast ones."""
 
 
 class SinkRoom:
@@ -57,7 +42,7 @@ class SinkRoom:
     @property
     def buffer_bytes(self) -> int:
         """How much one sink gathers now before it goes to the threads."""
-        return share(BUFFER_BYTES, len(self.filling))
+        return share(len(self.filling))
 
 
 class LocalSink:
@@ -74,7 +59,7 @@ class LocalSink:
         self._temporary = f"{local_files.temporary_prefix(segments[-1])}{secrets.token_hex(8)}.part"
         self._digest = digest
         self._lock = threading.Lock()
-        self._baton = threading.Lock()
+        self._turns = Turns()
         # Anonymous maps: they begin at a block's address, cost memory only where they were filled, and go back whole.
         self._buffers: list[mmap.mmap] = []
         self._filling: mmap.mmap | None = None
@@ -144,9 +129,7 @@ class LocalSink:
         await self._refuse_once_landed()
         buffer, self._filling = self._filling, None
         if buffer is not None:
-            mine, self._baton = self._baton, threading.Lock()
-            self._baton.acquire()
-            job = partial(self._store, buffer, self._fed_bytes, self._filled_bytes, mine, self._baton)
+            job = partial(self._store, buffer, self._fed_bytes, self._filled_bytes, self._turns.next())
             flight = self._room.threads.data_soon(job)
             flight.add_done_callback(_hear)
             self._flights.append(flight)
@@ -187,17 +170,12 @@ class LocalSink:
 
     # -- in threads --------------------------------------------------------------------------------------------------
 
-    def _store(
-        self, buffer: mmap.mmap, fed_bytes: int, filled_bytes: int, mine: threading.Lock, following: threading.Lock
-    ) -> None:
+    def _store(self, buffer: mmap.mmap, fed_bytes: int, filled_bytes: int, turn: Turn) -> None:
         """Hash a buffer once the one before it is hashed, then write it while the one behind it is hashed."""
         view = memoryview(buffer)[:filled_bytes]
-        with mine:
-            try:
-                self._feed(view[fed_bytes:])
-                self._lock.acquire()  # before the next may follow: buffers are written in their order
-            finally:
-                following.release()
+        with turn:
+            self._feed(view[fed_bytes:])
+            self._lock.acquire()  # before the next may follow: buffers are written in their order
         try:
             self._write(view)
         finally:

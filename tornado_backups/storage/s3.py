@@ -112,21 +112,27 @@ class S3Store:
     ) -> AsyncGenerator[bytes, None]:
         """Yield exactly ``length`` bytes from ``start``; a connection that breaks is taken up where it broke.
 
-        The digest is fed with a buffer while it is used and the next one comes.
+        The digest is fed with a buffer while the one before is used and the one behind it comes.
         """
         from tornado_backups.storage.s3_download import download
 
         check_key("read", key)
         async with self._downloads:
             feeding: asyncio.Future[None] | None = None
+            fed = b""
             async for data in download(self._client, key, start, length):
+                if digest is None:
+                    yield data
+                    continue
                 if feeding is not None:
                     await feeding
-                if digest is not None:
-                    feeding = self._hashing.submit(partial(digest.update, data))
-                yield data
+                feeding = self._hashing.submit(partial(digest.update, data))
+                if fed:
+                    yield fed
+                fed = data
             if feeding is not None:
                 await feeding
+                yield fed
 
     async def size(self, key: str) -> int:
         """Return the object's size in bytes; raises ``ObjectMissing``, and not when it is the bucket that is."""

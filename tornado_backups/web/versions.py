@@ -271,7 +271,7 @@ class VersionHandler(TransferHandler):
             await self.flush()
             async for data in stream:
                 self._progress()
-                await self.wire.write(data)
+                await self.wire.write(data)  # type: ignore[arg-type]  # the stream takes memory of any kind
                 self._sent_bytes += len(data)
                 self._progress()
         self._disarm()

@@ -143,7 +143,7 @@ async def check_downloads(world: World, registry: Registry, store: ObjectStore, 
     """Assert that every version that lists can be downloaded bit for bit; return their numbers."""
     live = await registry.versions(collection)
     for version in live:
-        read = b"".join([data async for data in store.read(version.object_key, 0, version.size_bytes)])
+        read = b"".join([bytes(data) async for data in store.read(version.object_key, 0, version.size_bytes)])
         assert hashlib.sha256(read).hexdigest() == version.sha256, f"version {version.number} is damaged"
         if version.id in world.ledger:
             assert read == world.ledger[version.id]
