@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from tornado.iostream import StreamClosedError
 
-from tornado_backups.web.direct_reads import DirectStream
+from tornado_backups.web import direct_reads
+from tornado_backups.web.direct_reads import TURNS, DirectStream
 
 KIB = 1024
 
@@ -203,4 +204,29 @@ async def test_more_than_tornado_would_buffer_may_come_at_once(pair: tuple[socke
     pair[1].setblocking(False)
     assert pair[1].send(bytes(len(memory))) > 256 * KIB, "more than the stream may buffer waits before it is looked at"
     assert 0 < len(await reading) <= 256 * KIB
+    stream.close()
+
+
+@gen_test
+async def test_others_get_their_turns_between_two_large_reads(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_reads, "LARGE_BYTES", 32 * KIB)  # what waits in any socket
+    stream, memory = opened(pair[0]), memoryview(bytearray(32 * KIB))
+    pair[1].sendall(bytes(64 * KIB))
+    await asyncio.sleep(0.05)
+    stream.lend(lambda: memory, 64 * KIB)
+    turns = 0
+
+    async def small_request() -> None:
+        nonlocal turns
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            turns += 1
+
+    assert len(await stream.read_bytes(KIB, partial=True)) == 32 * KIB
+    other = asyncio.ensure_future(small_request())
+    assert len(await stream.read_bytes(KIB, partial=True)) == 32 * KIB
+    assert turns >= TURNS - 1, "but for a turn that both take together"
+    await other
     stream.close()

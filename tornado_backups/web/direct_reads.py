@@ -1,6 +1,7 @@
 """Bodies read from the socket straight into the memory where they are used.
 
-Owns: the one read that an upload is made of, and that a fast body may gather in the kernel before it.
+Owns: the one read that an upload is made of, that a fast body may gather in the kernel before it, and that others get
+their turn between two.
 Does not own: everything else a stream does, which is Tornado's, nor TLS, where the bytes come out of OpenSSL's own
 buffer, nor the memory that is lent (``UploadSink.room``).
 
@@ -24,6 +25,13 @@ FAST_BYTES = 64 * 1024
 MOMENT_SECONDS = 0.001
 """How long a fast body is let gather once all of it that came has been read."""
 
+LARGE_BYTES = 256 * 1024
+"""A read of this much holds up everybody else: the kernel copies it, and does the sender's work meanwhile."""
+
+TURNS = 6
+"""How many turns of the event loop a small request takes from its arrival to its answer: as many come after a large
+read, so that it waits for one of them and not for one at each of its turns."""
+
 UNWATCHED_BYTES = 3 * 1024 * 1024
 """What may wait in the kernel, between two reads into lent memory, before anybody is woken."""
 
@@ -39,6 +47,7 @@ class DirectStream(IOStream):
     _room: Callable[[], memoryview] | None = None
     _left_bytes = 0
     _comes_fast = False
+    _was_large = False
     _wakes_at = 1
 
     def lend(self, room: Callable[[], memoryview], body_bytes: int) -> None:
@@ -48,7 +57,7 @@ class DirectStream(IOStream):
         copies their contents, and reads their lengths in between.
         """
         self._room, self._left_bytes = room, body_bytes
-        self._comes_fast = False
+        self._comes_fast = self._was_large = False
         self._wake_at(UNWATCHED_BYTES)
 
     def take_back(self) -> None:
@@ -75,6 +84,9 @@ class DirectStream(IOStream):
     async def _receive(self, room: memoryview) -> bytes:
         if self._comes_fast:
             await asyncio.sleep(MOMENT_SECONDS)
+        elif self._was_large:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         count = 0 if self._read_buffer_size else self._waiting(lambda: self.socket.recv_into(room), 0)
         if not count:  # as above
             self._wake_at(1)
@@ -82,6 +94,7 @@ class DirectStream(IOStream):
             most = room[: self.max_buffer_size]
             count = await self.read_into(most, partial=True)  # type: ignore[arg-type]  # memory of any kind
         self._comes_fast = FAST_BYTES <= count < len(room)
+        self._was_large = count >= LARGE_BYTES
         self._count(count)
         return room[:count]  # type: ignore[return-value]  # whoever lends memory takes views of it
 
