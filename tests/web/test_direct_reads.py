@@ -11,7 +11,8 @@ import pytest
 from tornado.iostream import StreamClosedError
 
 from tornado_backups.web import direct_reads
-from tornado_backups.web.direct_reads import TURNS, DirectStream
+from tornado_backups.web.direct_reads import DirectStream
+from tornado_backups.web.giving_way import TURNS
 
 KIB = 1024
 

@@ -19,6 +19,8 @@ from typing import TypeVar
 
 from tornado.iostream import IOStream
 
+from tornado_backups.web.giving_way import give_way
+
 FAST_BYTES = 64 * 1024
 """A body whose last read brought this much comes fast."""
 
@@ -26,11 +28,7 @@ MOMENT_SECONDS = 0.001
 """How long a fast body is let gather once all of it that came has been read."""
 
 LARGE_BYTES = 256 * 1024
-"""A read of this much holds up everybody else: the kernel copies it, and does the sender's work meanwhile."""
-
-TURNS = 6
-"""How many turns of the event loop a small request takes from its arrival to its answer: as many come after a large
-read, so that it waits for one of them and not for one at each of its turns."""
+"""After a read of this much others get their turn."""
 
 UNWATCHED_BYTES = 3 * 1024 * 1024
 """What may wait in the kernel, between two reads into lent memory, before anybody is woken."""
@@ -85,8 +83,7 @@ class DirectStream(IOStream):
         if self._comes_fast:
             await asyncio.sleep(MOMENT_SECONDS)
         elif self._was_large:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+            await give_way()
         count = 0 if self._read_buffer_size else self._waiting(lambda: self.socket.recv_into(room), 0)
         if not count:  # as above
             self._wake_at(1)

@@ -38,6 +38,7 @@ from tornado_backups.web import fields
 from tornado_backups.web.base import ApiHandler
 from tornado_backups.web.direct_reads import DirectStream
 from tornado_backups.web.form import FormReader
+from tornado_backups.web.giving_way import give_way
 
 log = logging.getLogger(__name__)
 
@@ -274,6 +275,8 @@ class VersionHandler(TransferHandler):
                 await self.wire.write(data)  # type: ignore[arg-type]  # the stream takes memory of any kind
                 self._sent_bytes += len(data)
                 self._progress()
+                if self._sent_bytes < length:
+                    await give_way()
         self._disarm()
         self.end_transfer("ok", self._sent_bytes)
         self._audit("download", "ok", version)
