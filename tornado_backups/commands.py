@@ -90,8 +90,7 @@ async def _verify_one(registry: Registry, store: ObjectStore, version: Version, 
         if damage and await registry.version(version.collection, version.number) is None:
             return ""  # rotated or deleted by the server while it was read
         if damage or reading.is_done:
-            sha256 = "" if damage else reading.sha256
-            await registry.record_check(version.id, SystemClock().now(), sha256, damage)
+            await registry.record_check(version.id, SystemClock().now(), reading.sha256, damage)
             return damage
 
 

@@ -366,6 +366,56 @@ async def test_the_scrub_fills_in_the_hash_of_an_imported_version(open_room) -> 
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("damage", ["shorter", "missing"])
+async def test_the_scrub_takes_no_hash_from_an_imported_version_that_is_not_whole(
+    open_room, tmp_path: Path, damage: str
+) -> None:
+    """Else the object would be called damaged for ever once it is put back."""
+    async with open_room() as room:
+        await room.store_object("files/imported", b"imported")
+        lease = await room.registry.inner.acquire_lease("collection/files", 30)
+        imported = Version("1", "files", 7, "imported", "files/imported", 8, "", "", "alice", NOW, NOW)
+        await room.registry.inner.adopt_version(imported, lease)
+        path = tmp_path / "objects/files/imported"
+        path.write_bytes(b"imp") if damage == "shorter" else path.unlink()
+        await room.maintenance.run_pass()
+        found = await room.registry.inner.version("files", 7)
+        assert (bool(found.damage), found.sha256) == (True, "")
+        path.write_bytes(b"imported")
+        room.clock.forward(timedelta(seconds=3601))
+        await room.maintenance.run_pass()
+        found = await room.registry.inner.version("files", 7)
+        assert (found.damage, found.sha256) == ("", hashlib.sha256(b"imported").hexdigest())
+
+
+@pytest.mark.gen_test
+async def test_the_scrub_goes_on_where_it_was_when_the_storage_failed_in_the_middle(
+    open_room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer that was hashed ahead before the storage failed is not hashed twice."""
+    monkeypatch.setattr(module, "SCRUB_STEP_BYTES", 400_000)
+    async with open_room() as room:
+        await room.put(1, bytes(range(250)) * 4_000)
+        room.clock.forward(timedelta(seconds=3601))
+        reads = 0
+
+        async def breaks_once(key: str, start: int, length: int, digest=None):
+            nonlocal reads
+            reads += 1
+            async for data in room.store.inner.read(key, start, length, digest):
+                if reads == 2:
+                    raise GONE
+                yield data
+
+        monkeypatch.setattr(room.store, "read", breaks_once, raising=False)
+        await room.maintenance.run_pass()
+        assert room.passes("failed") == 1
+        await room.maintenance.run_pass()
+        found = await room.registry.inner.version("files", 1)
+        assert (found.damage, found.checked_at, reads) == ("", room.clock.now(), 4)
+
+
+@pytest.mark.gen_test
 async def test_a_version_that_was_rotated_while_the_scrub_read_it_is_not_called_damaged(
     open_room, caplog: pytest.LogCaptureFixture
 ) -> None:

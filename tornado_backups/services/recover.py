@@ -191,8 +191,7 @@ class Recovery:
         key, place = adoption.stored.key, adoption.place
         size_bytes = await self._store.size(key)
         digest = hashlib.sha256()
-        async for data in self._store.read(key, 0, size_bytes):
-            digest.update(data)
+        async for data in self._store.read(key, 0, size_bytes, digest):
             self._listener.read(len(data))
         return Version(
             id=place.version_id or str(uuid.uuid5(_IDS, key)),

@@ -39,9 +39,10 @@ class Reading:
                 if size_bytes != self.version.size_bytes:
                     return f"the object has {size_bytes} bytes, {self.version.size_bytes} were registered"
             length = min(most_bytes, self.version.size_bytes - self.done_bytes)
-            async for data in store.read(self.version.object_key, self.done_bytes, length):
-                self.digest.update(data)
-                self.done_bytes += len(data)
+            digest, done_bytes = self.digest.copy(), self.done_bytes  # ahead of us when the storage fails in between
+            async for data in store.read(self.version.object_key, done_bytes, length, digest):
+                done_bytes += len(data)
+            self.digest, self.done_bytes = digest, done_bytes
         except ObjectMissing:
             return "the object is missing"
         except ObjectDamaged as error:
@@ -56,5 +57,5 @@ class Reading:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was read."""
-        return str(self.digest.hexdigest())
+        """The object's hash, empty as long as not all of it was read: a part's would be taken for the whole's."""
+        return str(self.digest.hexdigest()) if self.is_done else ""
