@@ -62,6 +62,7 @@ TARGETS = {
     "cpu-nginx": Target("… of nginx, which does not hash", "s/GiB"),
     "download": Target("download, local", "MiB/s"),
     "download-nginx": Target("download against nginx", "ratio", 0.9, True),
+    "hash-nginx": Target("… of SHA-256 of those bytes in memory: the most that who hashes can reach", "ratio"),
     "cpu-download": Target("processor time of a download, local", "s/GiB"),
     "health-one": Target("/health p99 while one upload runs", "ms", 3),
     "health-eight": Target("/health p99 while eight uploads run", "ms", 12),

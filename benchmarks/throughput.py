@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import statistics
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from benchmarks import peers
 from benchmarks.client import Connection
 from benchmarks.floor import Floor
 from benchmarks.ours import Ours, version_path
-from benchmarks.plan import Plan, s3_and_postgres
+from benchmarks.plan import MIB, Plan, s3_and_postgres
 from benchmarks.processes import Missing
 
 
@@ -65,13 +66,21 @@ def _downloads(
     gib = plan.file_mib / 1024
     measured = {"down": took, "cpu-down": used / gib}
     took, used = floor.download()
-    measured |= {"floor down": took, "floor cpu-down": used / gib}
+    measured |= {"floor down": took, "floor cpu-down": used / gib, "hash": _hash_seconds(plan.file_mib)}
     return measured | {f"{peer.name} down": peer.download() for peer in others}
+
+
+def _hash_seconds(size_mib: int) -> float:
+    """Hash as many bytes as a download has, out of the processor's cache: no reading, no sending, nothing else."""
+    piece, digest, begin = bytes(MIB // 4), hashlib.sha256(), time.monotonic()
+    for _ in range(4 * size_mib):
+        digest.update(piece)
+    return time.monotonic() - begin
 
 
 def _webdav_peers(plan: Plan, base: Path, stack: contextlib.ExitStack) -> list[peers.WebDav]:
     starts: list[tuple[Callable[[], contextlib.AbstractContextManager[peers.WebDav]], tuple[str, ...]]] = [
-        (lambda: peers.nginx(base / "nginx"), ("upload-nginx", "download-nginx", "cpu-nginx")),
+        (lambda: peers.nginx(base / "nginx"), ("upload-nginx", "download-nginx", "hash-nginx", "cpu-nginx")),
         (lambda: peers.rclone_webdav(base / "webdav"), ("upload-webdav",)),
     ]
     for name, command in plan.servers.items():
@@ -109,6 +118,9 @@ def _tell_local(plan: Plan, times: dict[str, list[float]], names: list[str]) -> 
             table.add("cpu-nginx", times[f"{name} cpu"])
         speed = f"{name}: {size / statistics.median(times[f'{name} down']):.0f} MiB/s"
         table.add("download-nginx" if key == "nginx" else f"download against {name}|ratio", down, speed)
+        if key == "nginx":
+            most = [theirs / hashing for theirs, hashing in zip(times[f"{name} down"], times["hash"], strict=True)]
+            table.add("hash-nginx", most, f"SHA-256: {size / statistics.median(times['hash']):.0f} MiB/s")
 
 
 def measure_s3(plan: Plan) -> None:
