@@ -39,7 +39,7 @@ from tornado_backups.services.catalogue import Catalogue
 from tornado_backups.services.running_upload import Upload
 from tornado_backups.services.upload import Uploads, lease_name
 from tornado_backups.services.upload_request import UploadLimits, UploadRequest
-from tornado_backups.storage import local_file, shares
+from tornado_backups.storage import local_file, local_sink, shares
 from tornado_backups.storage.local import LocalStore
 
 BODY = message(1000)
@@ -84,7 +84,7 @@ class Room:
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again without a pause, and send off 64 KiB as soon as they are there."""
     monkeypatch.setattr(running_upload, "COMMIT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(shares, "BUFFER_BYTES", shares.SMALLEST_SHARE_BYTES)
+    monkeypatch.setattr(local_sink, "BUFFER_BYTES", shares.SMALLEST_SHARE_BYTES)
 
 
 @pytest.fixture

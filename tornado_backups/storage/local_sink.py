@@ -23,8 +23,11 @@ from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.local_file import AppendedFile
 from tornado_backups.storage.local_threads import LocalThreads
-from tornado_backups.storage.shares import BUFFER_BYTES, SMALLEST_SHARE_BYTES, share
+from tornado_backups.storage.shares import SMALLEST_SHARE_BYTES, share
 from tornado_backups.storage.turns import Turn, Turns
+
+BUFFER_BYTES = 1536 * 1024
+"""What one upload gathers, while few run, before it is hashed and written (docs/performance.md)."""
 
 FIRST_BYTES = 256 * 1024
 """What an upload gathers at first; twice as much each time, so that slow uploads leave the memory to fast ones."""
@@ -42,7 +45,7 @@ class SinkRoom:
     @property
     def buffer_bytes(self) -> int:
         """How much one sink gathers now before it goes to the threads."""
-        return share(len(self.filling))
+        return share(BUFFER_BYTES, len(self.filling))
 
 
 class LocalSink:

@@ -18,10 +18,14 @@ from tornado_backups.ports import Digest
 from tornado_backups.storage import local_files
 from tornado_backups.storage.local_threads import LocalThreads
 from tornado_backups.storage.shares import share
-from tornado_backups.storage.turns import Turn, Turns
+from tornado_backups.storage.strand import Strand
+from tornado_backups.workers import Promise
 
-BUFFERS = 3
-"""One that is used, one that is hashed, and one that is read: the pauses of disk and client do not add up."""
+BUFFER_BYTES = 768 * 1024
+"""What is read and hashed in one thread call, while few are reading (docs/performance.md)."""
+
+BUFFERS = 4
+"""One that is used, one that is hashed, one that is read, one in hand: the pauses of disk and client do not add up."""
 
 
 class SourceRoom:
@@ -34,7 +38,7 @@ class SourceRoom:
     @property
     def buffer_bytes(self) -> int:
         """How much one source reads at a time now."""
-        return share(self.reading)
+        return share(BUFFER_BYTES, self.reading)
 
 
 class LocalSource:
@@ -48,7 +52,8 @@ class LocalSource:
         self._descriptor = descriptor
         self._position, self._end = start, start + length
         self._digest = digest
-        self._turns = Turns()
+        self._hashing = Strand()
+        self._asked = 0
         # Buffers are anonymous maps, which go back to the system whole.
         self._used: mmap.mmap | None = None
         self._flights: deque[tuple[asyncio.Future[None], mmap.mmap, int]] = deque()
@@ -67,7 +72,7 @@ class LocalSource:
         if not self._flights:
             return memoryview(b"")
         flight, buffer, count = self._flights[0]
-        await asyncio.shield(flight)  # never cancelled: a call that is dropped would not take its turn
+        await asyncio.shield(flight)  # never cancelled: a call that is dropped would hold up those behind it
         self._flights.popleft()
         self._used = buffer
         return memoryview(buffer)[:count]
@@ -76,7 +81,7 @@ class LocalSource:
         """Close the file once no thread reads it any more: its number must not be used again under one."""
         self._room.reading -= 1
         self._closed = True
-        if self._flights:  # they take their turns one after the other, so that the last is done when all have read
+        if self._flights:  # their promises are kept in order, each after it has read
             self._flights[-1][0].add_done_callback(lambda done: os.close(self._descriptor))
         else:
             os.close(self._descriptor)
@@ -86,25 +91,34 @@ class LocalSource:
         count = min(most, self._end - self._position)
         if buffer is None or not count <= len(buffer) <= most:  # the share has changed: others came, or left
             buffer = mmap.mmap(-1, count)
-        job = partial(self._fill, memoryview(buffer)[:count], self._position, self._turns.next())
-        flight = self._room.threads.data_soon(job)
+        job = partial(self._fill, self._asked, memoryview(buffer)[:count], self._position)
+        flight = self._room.threads.data_promised(job)
+        self._asked += 1
         flight.add_done_callback(_hear)
         self._flights.append((flight, buffer, count))
         self._position += count
 
     # -- in threads --------------------------------------------------------------------------------------------------
 
-    def _fill(self, view: memoryview, offset: int, turn: Turn) -> None:
-        """Read into ``view`` while the bytes before are hashed, then hash it."""
-        whole = False
+    def _fill(self, number: int, view: memoryview, offset: int, promise: Promise[None]) -> None:
+        """Read into ``view`` while the bytes before are hashed; it is hashed after them, here or where they are."""
+        failure: BaseException | None = None
         try:
-            whole = not self._closed and self._read(view, offset)
-        finally:
-            with turn:
-                if whole and self._digest is not None:
-                    self._digest.update(view)
+            if not self._closed:
+                self._read(view, offset)
+        except BaseException as error:
+            failure = error
+        self._hashing.bring(number, partial(self._hash, view, promise, failure))
 
-    def _read(self, view: memoryview, offset: int) -> bool:
+    def _hash(self, view: memoryview, promise: Promise[None], failure: BaseException | None) -> None:
+        try:
+            if failure is None and not self._closed and self._digest is not None:
+                self._digest.update(view)
+        except BaseException as error:
+            failure = error
+        promise.give(None) if failure is None else promise.fail(failure)
+
+    def _read(self, view: memoryview, offset: int) -> None:
         done = 0
         while done < len(view):
             with local_files.translated("read", self._key):
@@ -112,7 +126,6 @@ class LocalSource:
             if not count:
                 raise ObjectDamaged("read", self._key, f"the file ends at {offset + done} while it is being read")
             done += count
-        return True
 
 
 def _hear(flight: asyncio.Future[None]) -> None:

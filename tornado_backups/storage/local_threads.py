@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tornado_backups.domain.errors import StorageUnavailable
 from tornado_backups.storage.background import background_threads
-from tornado_backups.workers import Closed, Workers
+from tornado_backups.workers import Closed, Promise, Workers
 
 _SLOW_THREADS = 4
 
@@ -32,19 +32,23 @@ class LocalThreads:
 
     def data_soon(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Begin such a call; calls begin in the order in which they were asked for."""
-        return self._submit(self._data, work)
+        return self._asked(lambda: self._data.submit(work))
+
+    def data_promised(self, *work: Callable[[Promise[_T]], None]) -> asyncio.Future[_T]:
+        """Begin such calls, which have one answer, and whichever thread is last gives it."""
+        return self._asked(lambda: self._data.submit_promised(*work))
 
     async def slow(self, work: Callable[[], _T]) -> _T:
         """Run a call that may wait for the disk (fsync, unlink, listing); raises as :meth:`data` does."""
-        return await self._submit(self._slow, work)
+        return await self._asked(lambda: self._slow.submit(work))
 
     def close(self) -> None:
         """End the threads when they have done what they are at; may be called again."""
         self._data.stop()
         self._slow.stop()
 
-    def _submit(self, threads: Workers, work: Callable[[], _T]) -> asyncio.Future[_T]:
+    def _asked(self, submit: Callable[[], asyncio.Future[_T]]) -> asyncio.Future[_T]:
         try:
-            return threads.submit(work)
+            return submit()
         except Closed:
             raise StorageUnavailable("use", "", "the storage is closed") from None
