@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.contract.store_places import pattern, put
 from tornado_backups.storage.local import LocalStore
 from tornado_backups.storage.local_source import BUFFER_BYTES, BUFFERS
 from tornado_backups.storage.shares import SMALLEST_SHARE_BYTES, SUM_BYTES, share
-from tornado_backups.storage.turns import Turns
 
 gen_test = pytest.mark.gen_test(timeout=60)
 KEY = "photos/0b6c8a52/photos-1.gpg"
@@ -112,19 +110,3 @@ async def test_a_closed_reader_reads_and_hashes_no_more_than_what_had_begun(tmp_
 
 async def close(reading: AsyncIterator[object]) -> None:
     await reading.aclose()  # type: ignore[attr-defined]
-
-
-def test_turns_are_taken_in_the_order_in_which_they_were_dealt_out() -> None:
-    turns, seen = Turns(), []
-    dealt = [turns.next() for _ in range(8)]
-
-    def take(number: int) -> None:
-        with dealt[number]:
-            seen.append(number)
-            if number % 3 == 0:
-                raise RuntimeError("the next gets its turn all the same")
-
-    with ThreadPoolExecutor(8) as threads:
-        taken = [threads.submit(take, number) for number in reversed(range(8))]
-    assert seen == list(range(8))
-    assert [bool(each.exception()) for each in reversed(taken)] == [number % 3 == 0 for number in range(8)]

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tornado_backups.workers import Closed, Workers
+from tornado_backups.workers import Closed, Promise, Workers
 
 gen_test = pytest.mark.gen_test(timeout=10)
 
@@ -67,3 +67,29 @@ async def test_after_the_end_what_was_asked_for_is_finished_and_nothing_new_begi
     gate.set()
     assert await running
     assert await queued == "done"
+
+
+@gen_test
+async def test_a_promise_is_kept_by_whichever_thread_has_the_answer_after_the_job_returned() -> None:
+    workers, returned = Workers("test", 2), []
+
+    def leaves_it(promise: Promise[str]) -> None:
+        threading.Timer(0.05, promise.give, ["later"]).start()
+        returned.append("first")
+
+    assert await workers.submit_promised(leaves_it) == "later"
+    assert returned == ["first"]
+    workers.stop()
+
+
+@gen_test
+async def test_two_jobs_of_one_promise_run_side_by_side_and_answer_once() -> None:
+    workers, meeting = Workers("test", 2), threading.Barrier(2, timeout=5)
+
+    def meets(promise: Promise[int]) -> None:
+        if meeting.wait() == 0:
+            promise.give(7)
+
+    assert await workers.submit_promised(meets, meets) == 7
+    assert await workers.submit(lambda: "still there") == "still there"
+    workers.stop()

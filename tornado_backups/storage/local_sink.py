@@ -1,7 +1,7 @@
 """One object on its way into a folder of files.
 
 Owns: the order *write, fsync, rename, fsync of the folders* that makes a completed object survive a power cut, and the
-three buffers of an upload: while one is written and one is hashed, the third is filled.
+three buffers of an upload: while two are written and hashed, the third is filled.
 Does not own: how a file is written (``storage/local_file``), folders (``storage/local_files``), the threads
 (``storage/local_threads``). Explained in docs/storage.md.
 """
@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from tornado_backups.storage import local_files
 from tornado_backups.storage.local_file import AppendedFile
 from tornado_backups.storage.local_threads import LocalThreads
 from tornado_backups.storage.shares import SMALLEST_SHARE_BYTES, share
-from tornado_backups.storage.turns import Turn, Turns
+from tornado_backups.storage.strand import Strand
+from tornado_backups.workers import Promise
 
 BUFFER_BYTES = 1536 * 1024
 """What one upload gathers, while few run, before it is hashed and written (docs/performance.md)."""
@@ -51,8 +53,8 @@ class SinkRoom:
 class LocalSink:
     """An :class:`~tornado_backups.ports.UploadSink`: a temporary file in the version's folder, renamed when complete.
 
-    A lock orders the thread calls, for a cancelled caller leaves its call running; after :meth:`abort` began no call
-    makes anything any more.
+    Each buffer is hashed and written at once, in two threads, and both in the order of the buffers. A cancelled caller
+    leaves its calls running; after :meth:`abort` began none makes anything any more.
     """
 
     def __init__(self, room: SinkRoom, key: str, segments: tuple[str, ...], digest: Digest | None) -> None:
@@ -62,7 +64,9 @@ class LocalSink:
         self._temporary = f"{local_files.temporary_prefix(segments[-1])}{secrets.token_hex(8)}.part"
         self._digest = digest
         self._lock = threading.Lock()
-        self._turns = Turns()
+        self._hashing = Strand()
+        self._writing = Strand()
+        self._asked = 0
         # Anonymous maps: they begin at a block's address, cost memory only where they were filled, and go back whole.
         self._buffers: list[mmap.mmap] = []
         self._filling: mmap.mmap | None = None
@@ -132,10 +136,14 @@ class LocalSink:
         await self._refuse_once_landed()
         buffer, self._filling = self._filling, None
         if buffer is not None:
-            job = partial(self._store, buffer, self._fed_bytes, self._filled_bytes, self._turns.next())
-            flight = self._room.threads.data_soon(job)
+            view = memoryview(buffer)[: self._filled_bytes]
+            landing = _Landing(partial(self._buffers.append, buffer))
+            hashing = partial(landing.part, self._hashing, self._asked, partial(self._feed, view[self._fed_bytes :]))
+            writing = partial(landing.part, self._writing, self._asked, partial(self._write, view))
+            flight = self._room.threads.data_promised(hashing, writing)
             flight.add_done_callback(_hear)
             self._flights.append(flight)
+            self._asked += 1
             self._grown_bytes = min(2 * self._grown_bytes, BUFFER_BYTES)
             self._filled_bytes = self._fed_bytes = 0
 
@@ -173,20 +181,8 @@ class LocalSink:
 
     # -- in threads --------------------------------------------------------------------------------------------------
 
-    def _store(self, buffer: mmap.mmap, fed_bytes: int, filled_bytes: int, turn: Turn) -> None:
-        """Hash a buffer once the one before it is hashed, then write it while the one behind it is hashed."""
-        view = memoryview(buffer)[:filled_bytes]
-        with turn:
-            self._feed(view[fed_bytes:])
-            self._lock.acquire()  # before the next may follow: buffers are written in their order
-        try:
-            self._write(view)
-        finally:
-            self._lock.release()
-        self._buffers.append(buffer)
-
     def _write(self, view: memoryview) -> None:
-        with local_files.translated("write", self._key):
+        with self._lock, local_files.translated("write", self._key):
             self._refuse_if_ended("write")
             try:
                 self._opened().append(view)
@@ -250,6 +246,37 @@ class LocalSink:
             if self._made_temporary:
                 local_files.remove(self._room.root, self._segments, keep_object=not self._made_object)
                 self._made_temporary = False
+
+
+class _Landing:
+    """The two parts of a buffer's flight, hash and write, side by side: it has landed once both are done."""
+
+    def __init__(self, landed: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._left = 2
+        self._failure: BaseException | None = None
+        self._landed = landed
+
+    def part(self, strand: Strand, number: int, work: Callable[[], None], promise: Promise[None]) -> None:
+        """Do one of them in its strand."""
+        strand.bring(number, partial(self._do, work, promise))
+
+    def _do(self, work: Callable[[], None], promise: Promise[None]) -> None:
+        failure: BaseException | None = None
+        try:
+            work()
+        except BaseException as error:
+            failure = error
+        with self._lock:
+            self._left -= 1
+            self._failure = self._failure or failure
+            if self._left:
+                return
+        if self._failure is None:
+            self._landed()
+            promise.give(None)
+        else:
+            promise.fail(self._failure)
 
 
 def _hear(flight: asyncio.Future[None]) -> None:

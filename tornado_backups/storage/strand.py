@@ -1,10 +1,12 @@
 """Work done one piece after the other, in the threads that bring it, without any of them ever waiting.
 
-Owns: who does a piece. Does not own: the threads (``workers``), or what is done (``storage/local_source``).
+Owns: who does a piece. Does not own: the threads (``workers``), or what is done (``storage/local_sink``,
+``storage/local_source``).
 
-A file has one hash, whose bytes are fed in order, while its buffers are read side by side. Would each thread wait for
-its turn to hash, the hash would stand still at every handing over, for as long as the system takes to wake a thread.
-So whoever hashes goes on with what others bring meanwhile (what Boost.Asio calls an implicit strand).
+A file has one hash, whose bytes are fed in order, while its buffers are read or written side by side. Would each thread
+wait for its turn, the hash would stand still at every handing over, for as long as the system takes to wake a thread,
+and a thread that waits is one that others do not have. So whoever hashes goes on with what others bring meanwhile: a
+strand, in the words of Boost.Asio.
 """
 
 from __future__ import annotations
