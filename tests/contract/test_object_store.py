@@ -86,6 +86,29 @@ async def test_a_digest_has_been_fed_all_that_was_written_once_the_sink_has_sett
 
 
 @gen_test
+@pytest.mark.parametrize("size", [70_000, 5 * MIB, 10 * MIB, 11 * MIB + 3])
+@pytest.mark.parametrize("announced", [0, None, 1], ids=["right", "none", "too much"])
+async def test_what_is_received_into_the_memory_that_a_sink_lends_is_stored_and_fed(
+    store: ObjectStore, size: int, announced: int | None
+) -> None:
+    data, digest, done = pattern(size), hashlib.sha256(), 0
+    sink = await store.begin(KEY, None if announced is None else size + announced, digest)
+    while done < size:
+        room = sink.room()[: min(size - done, 700_001)]
+        if room:
+            room[:] = data[done : done + len(room)]
+            await sink.write(room)
+            done += len(room)
+        else:
+            await sink.write(data[done : done + 9_000])
+            done += len(data[done : done + 9_000])
+    await sink.settle()
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+    await sink.complete()
+    assert await get(store, KEY, 0, size) == data
+
+
+@gen_test
 async def test_what_is_written_after_settling_is_stored_and_fed_as_well(store: ObjectStore) -> None:
     data, digest = pattern(7 * MIB), hashlib.sha256()
     sink = await store.begin(KEY, None, digest)

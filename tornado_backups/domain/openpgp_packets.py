@@ -147,8 +147,10 @@ class PacketWalk:
 
     def _pass_partials(self, data: bytes | memoryview, at: int, end: int) -> int:
         """Walk over partial lengths with their bytes, as GnuPG writes one for every 8 KiB; return where they end."""
-        while at < end and _LARGE_PARTIAL <= data[at] < 0xFF:
-            at += 1 + (1 << (data[at] & 0x1F))
+        while at < end and _LARGE_PARTIAL <= (octet := data[at]) < 0xFF:
+            step = 1 + (1 << (octet & 0x1F))
+            octets = bytes(data[at:end:step])  # where length octets are as long as each is like the first
+            at += step * (len(octets) - len(octets.lstrip(octets[:1])))
         if at > end:
             self._body_bytes, at = at - end, end
         return at

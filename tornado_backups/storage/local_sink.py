@@ -165,8 +165,8 @@ class LocalSink:
         """Remove the temporary file or the completed object, and the folder this empties; repeatable."""
         self._room.filling.discard(self)
         if self._flights:
-            # Waited for and never cancelled: a call that is dropped would not hand its turn to the next. What they
-            # met is of no interest any more.
+            # Waited for and never cancelled: a call that is dropped would hold up those behind it. What they met is
+            # of no interest any more.
             await asyncio.wait(self._flights)
             self._flights.clear()
         try:

@@ -28,14 +28,10 @@ class LocalThreads:
 
     async def data(self, work: Callable[[], _T]) -> _T:
         """Run a short blocking call (a write, a read); raises what it raises, ``StorageUnavailable`` once closed."""
-        return await self.data_soon(work)
-
-    def data_soon(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Begin such a call; calls begin in the order in which they were asked for."""
-        return self._asked(lambda: self._data.submit(work))
+        return await self._asked(lambda: self._data.submit(work))
 
     def data_promised(self, *work: Callable[[Promise[_T]], None]) -> asyncio.Future[_T]:
-        """Begin such calls, which have one answer, and whichever thread is last gives it."""
+        """Begin such calls, in the order of asking; they have one answer, which the last of them gives."""
         return self._asked(lambda: self._data.submit_promised(*work))
 
     async def slow(self, work: Callable[[], _T]) -> _T:

@@ -105,7 +105,7 @@ class S3Store:
 
         check_key("begin", key, self._location.prefix)
         sizes = choose_part_sizes(expected_bytes, self._location.part_bytes)
-        return S3Sink(self._client, key, sizes, self._spare, digest, self._hashing)
+        return S3Sink(self._client, key, sizes, self._spare, expected_bytes, digest, self._hashing)
 
     async def read(
         self, key: str, start: int, length: int, digest: Digest | None = None

@@ -20,6 +20,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 
+from tornado_backups import __version__
 from tornado_backups.storage.s3_data import small_loader
 from tornado_backups.storage.s3_faults import FAULTS, code_of, explain, is_transient, storage_error
 from tornado_backups.storage.s3_limits import S3Limits
@@ -142,6 +143,7 @@ class S3Client:
     def _config(self) -> AioConfig:
         styles = {None: "auto", True: "path", False: "virtual"}
         return AioConfig(
+            user_agent=f"tornado-backups/{__version__}",  # botocore's describes this machine, and is made every time
             connect_timeout=self.limits.connect_seconds,
             read_timeout=self.limits.io_timeout_seconds,  # ``stall_seconds`` is the limit that counts
             max_pool_connections=self.limits.connections,

@@ -43,10 +43,12 @@ class S3Sink:
         key: str,
         sizes: PartSizes,
         spare: SpareMemory,
+        expected_bytes: int | None,
         digest: Digest | None,
         hashing: Workers,
     ) -> None:
         self._client = client
+        self._expected_bytes = expected_bytes
         self._digest = digest
         self._hashing = hashing
         self._fed_bytes = 0
@@ -80,6 +82,8 @@ class S3Sink:
         if isinstance(data, memoryview) and data.obj is self._filling:
             self._filled_bytes += len(data)
             self._total_bytes += len(data)
+            if self._filled_bytes == self._part_bytes and self._total_bytes != self._expected_bytes:
+                await self._make_room()  # so that what follows is received straight into the next part
             return
         rest = memoryview(data)
         while rest:
