@@ -60,6 +60,7 @@ _OTHER_PACKETS: Final = {
 }
 
 _LARGE_PARTIAL: Final = 0xE7  # the length octet of a part of 128 bytes
+_LONG_PARTIAL: Final = 0xEC  # of 4 KiB; GnuPG writes parts of 8
 
 # Chunks this small would cost an interpreter step each: one expression walks over any run of them.
 # Possessive, or the engine would remember every round. A round that fails has read nothing, which matters on Python
@@ -148,9 +149,11 @@ class PacketWalk:
     def _pass_partials(self, data: bytes | memoryview, at: int, end: int) -> int:
         """Walk over partial lengths with their bytes, as GnuPG writes one for every 8 KiB; return where they end."""
         while at < end and _LARGE_PARTIAL <= (octet := data[at]) < 0xFF:
-            step = 1 + (1 << (octet & 0x1F))
-            octets = bytes(data[at:end:step])  # where length octets are as long as each is like the first
-            at += step * (len(octets) - len(octets.lstrip(octets[:1])))
+            step, like_it = 1 + (1 << (octet & 0x1F)), 1
+            if octet >= _LONG_PARTIAL:  # look at all the places at once where octets are if all are like this one
+                octets = bytes(data[at:end:step])
+                like_it = len(octets) - len(octets.lstrip(octets[:1]))
+            at += step * like_it
         if at > end:
             self._body_bytes, at = at - end, end
         return at
