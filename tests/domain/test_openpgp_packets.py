@@ -52,6 +52,7 @@ WHOLE = {
     "parts that end with an empty one": PKESK + partial(18, (9,), b""),
     "parts of every small size": PKESK + partial(18, (9, *range(11)), b"x" * 200),
     "parts that end with a long one": PKESK + partial(20, (10,), b"x" * 9000),
+    "long parts of changing sizes": PKESK + partial(18, (13, 13, 12, 13, 12, 12, 12, 9, 13, 13), b"end"),
     "parts without integrity protection": PKESK + partial(9, (9, 9), b"x" * 200),
     "markers and padding everywhere": MARKER + EMPTY_PADDING + PKESK + new(21, b"r" * 300) + MARKER + SEIPD + MARKER
     + new(21, b"tail"),
