@@ -24,7 +24,7 @@ from tornado_backups.storage.s3_limits import MOST_PARTS, PartSizes, SpareMemory
 from tornado_backups.workers import Workers
 
 _FED_AT_ONCE_BYTES = 64 * 1024
-_HASHED_AT_ONCE_BYTES = 256 * 1024
+_HASHED_AT_ONCE_BYTES = 64 * 1024
 
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-(\d+)")
 
