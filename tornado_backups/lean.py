@@ -70,6 +70,8 @@ class _Nothing:
 
 
 class _Hollow(ModuleType):
+    """A module in which every name is there and nothing is behind it."""
+
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)

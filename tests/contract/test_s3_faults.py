@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
+import botocore
 import pytest
 from tornado.ioloop import IOLoop
 
 from tests.contract.store_places import S3Place, enter, get, keys, pattern, put
 from tests.servers.proxy import Fault, Proxy, http_answer, proxy, s3_error
 from tests.servers.s3 import S3Server, free_port
+from tornado_backups import __version__
 from tornado_backups.domain.errors import (
     ObjectDamaged,
     ObjectMissing,
@@ -450,3 +452,11 @@ async def test_a_store_that_is_not_open_says_so(moto_place: S3Place, monkeypatch
     store = moto_place.store()
     with pytest.raises(StorageUnavailable, match="not open"):
         await store.size(KEY)
+
+
+@gen_test
+async def test_requests_name_this_program_and_not_the_machine_it_runs_on(store: S3Store, faulty: Proxy) -> None:
+    named = f"User-Agent: tornado-backups/{__version__} botocore/{botocore.__version__}\r\n".encode()
+    faulty.fault = Fault("slow", when=named, bytes_per_second=1 << 30)
+    await store.probe()
+    assert faulty.fault.met > 0

@@ -54,6 +54,8 @@ T = TypeVar("T")
 
 
 class _Reader(Protocol[T]):
+    """Makes a reading of one object's fields."""
+
     def __call__(self, document: Fields, source: str, name: str, secrets: SecretLookup) -> Reading[T]: ...
 
 

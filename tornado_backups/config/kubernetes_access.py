@@ -159,6 +159,8 @@ class Kubeconfig:
 
 @dataclass(frozen=True, slots=True)
 class _Tls:
+    """What a connection is made safe with, in PEM; empty where there is none."""
+
     authority: bytes = b""
     certificate: bytes = b""
     key: bytes = field(default=b"", repr=False)

@@ -43,6 +43,8 @@ class Fetched:
 
 @dataclass(slots=True, repr=False)
 class _Kept:
+    """What the API said last, when it said so, and when it was last asked (monotonic seconds)."""
+
     fetched: Fetched
     seen_at: float
     asked_at: float

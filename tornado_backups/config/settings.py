@@ -86,6 +86,8 @@ class Loaded(NamedTuple):
 
 
 class _Given(NamedTuple):
+    """An option's text, and the switch, variable or file that it came from."""
+
     text: str
     source: str
 

@@ -42,6 +42,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
+    """A line's place in the chain: its number, the hash before it, its own, that of a broken line it followed."""
+
     seq: int
     prev: str
     hash: str

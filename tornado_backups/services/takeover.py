@@ -34,6 +34,8 @@ class GoDatabase(Protocol):
 
 @dataclass(slots=True)
 class _Sessions:
+    """How many sessions were taken over, and why the others were not."""
+
     taken: int = 0
     known: int = 0
     expired: int = 0

@@ -63,6 +63,8 @@ class _S3OnlyLoader(Loader):  # type: ignore[misc]
 
 
 class _TrimmingFileLoader(JSONFileLoader):  # type: ignore[misc]
+    """Reads botocore's files, without most of what is in them."""
+
     def load_file(self, file_path: str) -> Any:
         """Return what botocore would read from the file, without what this program never asks for."""
         trim = _TRIMMERS.get(os.path.basename(file_path))
