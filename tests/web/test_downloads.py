@@ -22,6 +22,7 @@ from tornado_backups.services.upload import lease_name
 
 LARGE = 24 * 1024 * 1024
 BODY = message(5000, Random(1).randbytes(5000))
+LARGE_BODY = message(LARGE, bytes(range(251)))
 
 
 @pytest.fixture
@@ -124,10 +125,9 @@ def test_a_filename_outside_ascii_arrives_whole(server: RunningServer, tree: Tre
 
 def test_a_large_version_arrives_bit_for_bit(server: RunningServer) -> None:
     token = server.login("admin")
-    body = message(LARGE, bytes(range(251)))
-    assert server.upload("files", token, body).status == 200
-    assert get(server, token, "1").body == body
-    assert get(server, token, "1", Range=f"bytes={LARGE // 2}-").body == body[LARGE // 2 :]
+    assert server.upload("files", token, LARGE_BODY).status == 200
+    assert get(server, token, "1").body == LARGE_BODY
+    assert get(server, token, "1", Range=f"bytes={LARGE // 2}-").body == LARGE_BODY[LARGE // 2 :]
 
 
 def test_an_imported_version_without_a_digest_is_served_and_claims_none(stored: Any) -> None:
@@ -353,7 +353,7 @@ def impatient(tree: Tree, start: Callable[..., RunningServer]) -> tuple[RunningS
     tree.collection("files")
     server = start(idle_timeout="1s")
     token = server.login("admin")
-    assert server.upload("files", token, message(LARGE)).status == 200
+    assert server.upload("files", token, LARGE_BODY).status == 200
     return server, token
 
 
@@ -392,6 +392,31 @@ def test_a_slow_reader_is_not_dropped(impatient: Any) -> None:
             time.sleep(0.1)
         assert running(server) == 1
     assert received < LARGE // 8
+
+
+def test_a_reader_that_falters_gets_every_byte_in_its_place(impatient: Any) -> None:
+    """The server's buffers are used again, and never before what was in them has left."""
+    server, token = impatient
+    received = bytearray()
+    with small_window(server) as sock:
+        sock.sendall(request_head(server, token))
+        head, _, begun = receive_until(sock, b"\r\n\r\n").partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        received += begun
+        while len(received) < len(LARGE_BODY):
+            piece = sock.recv(300_000)
+            assert piece
+            received += piece
+            time.sleep(0.0005)
+    assert received == LARGE_BODY
+
+
+def receive_until(sock: socket.socket, end: bytes) -> bytes:
+    """Return what came up to ``end`` and what came with it."""
+    received = b""
+    while end not in received:
+        received += sock.recv(4096)
+    return received
 
 
 def test_a_client_that_leaves_ends_its_download(impatient: Any) -> None:

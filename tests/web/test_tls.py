@@ -135,6 +135,22 @@ def test_a_file_makes_the_round_trip_bit_for_bit(secure: Callable[..., Secured])
     assert got.body == body
 
 
+def test_a_reader_that_falters_gets_every_byte_in_its_place(secure: Callable[..., Secured], tree: Tree) -> None:
+    """The server's buffers are used again, and never before what was in them has left."""
+    secured = secure()
+    tree.collection("large")
+    path, body = f"{REPOSITORY}/large/version", message(9_000_000, bytes(range(251)))
+    assert request(secured.server, secured.context(), "POST", path, body, secured.token).status == 200
+    connection = http.client.HTTPSConnection("127.0.0.1", secured.server.port, timeout=20, context=secured.context())
+    connection.request("GET", f"{path}/latest", None, {"Authorization": f"Bearer {secured.token}"})
+    response, received = connection.getresponse(), bytearray()
+    while piece := response.read(100_000):
+        received += piece
+        time.sleep(0.005)
+    connection.close()
+    assert received == body
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_current_versions_of_tls_are_spoken(secure: Callable[..., Secured], version: ssl.TLSVersion) -> None:
     secured = secure()
