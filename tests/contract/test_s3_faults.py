@@ -221,6 +221,54 @@ async def test_cancelling_at_any_moment_and_aborting_leaves_nothing(store: S3Sto
         assert moto_place.left() == []
 
 
+@gen_test
+@pytest.mark.parametrize("size", [MIB, 11 * MIB], ids=["put", "multipart"])
+async def test_what_the_storage_does_after_the_caller_has_gone_is_undone_as_well(
+    store: S3Store, moto_place: S3Place, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The storage carries out what has arrived, though nobody waits for its answer any more."""
+    once, asked, carried_out = store._client.once, asyncio.Event(), []
+
+    async def carry_out(parameters: dict[str, object]) -> object:
+        await asyncio.sleep(0.2)
+        return await once("put_object", {"Key": parameters["Key"]}, memoryview(b"the object"))
+
+    async def slowly(method: str, parameters: dict[str, object], *more: object, **named: object) -> object:
+        if method not in ("put_object", "complete_multipart_upload"):
+            return await once(method, parameters, *more, **named)
+        carried_out.append(asyncio.ensure_future(carry_out(parameters)))
+        asked.set()
+        return await asyncio.shield(carried_out[0])
+
+    monkeypatch.setattr(store._client, "once", slowly)
+    sink = await store.begin(KEY)
+    task = asyncio.ensure_future(write_and_complete(sink, size))
+    await asked.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await sink.abort()
+    await asyncio.gather(*carried_out)
+    assert moto_place.left() == []
+
+
+@gen_test
+async def test_an_abort_fails_while_it_is_unknown_whether_the_object_will_exist(
+    store: S3Store, moto_place: S3Place, faulty: Proxy
+) -> None:
+    faulty.fault = Fault("hang", when=COMPLETE)
+    sink = await store.begin(KEY)
+    task = asyncio.ensure_future(write_and_complete(sink, 11 * MIB))
+    while not faulty.fault.met:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(StorageUnavailable, match="not said whether the object exists"):
+        await sink.abort()
+    faulty.fault = None
+    await sink.abort()
+    assert moto_place.left() == []
+
+
 # -- time ------------------------------------------------------------------------------------------------------------
 
 

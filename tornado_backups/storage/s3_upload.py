@@ -63,6 +63,7 @@ class S3Sink:
         self._etags: list[str] = []
         self._upload_id = ""
         self._flight: asyncio.Task[None] | None = None
+        self._completing: asyncio.Task[None] | None = None
         self._may_exist_unknown = False
         self._may_exist_upload = False
         self._may_exist_object = False
@@ -114,9 +115,17 @@ class S3Sink:
             await self._hashing.submit(partial(self._digest.update, view))
 
     async def complete(self) -> None:
-        """Make the object exist: one PUT, or the last part and CompleteMultipartUpload."""
+        """Make the object exist: one PUT, or the last part and CompleteMultipartUpload.
+
+        Goes on when its caller is cancelled, until :meth:`abort` has seen its end.
+        """
         self._refuse_if_ended("complete")
         self._ended = "it did not complete"
+        self._completing = asyncio.get_running_loop().create_task(self._finish())
+        await asyncio.shield(self._completing)
+        self._ended = "it is complete"
+
+    async def _finish(self) -> None:
         if self._flight is None:
             await self._bounded(self._put, "complete")
         else:
@@ -125,7 +134,6 @@ class S3Sink:
                 self._take_off()
                 await self._landed()
             await self._bounded(self._complete_multipart, "complete")
-        self._ended = "it is complete"
         self._drop_buffers()
 
     async def abort(self) -> None:
@@ -136,6 +144,7 @@ class S3Sink:
             await asyncio.wait([self._flight])
             if not self._flight.cancelled():
                 self._flight.exception()  # retrieved: what it met is of no interest any more
+        await self._see_the_end_of_completing()
         self._drop_buffers()
         if self._may_exist_unknown:
             await self._client.abandon(self._key)
@@ -144,6 +153,20 @@ class S3Sink:
         if self._may_exist_object:
             await self._client.delete("abort", self._key)
         self._may_exist_unknown = self._may_exist_upload = self._may_exist_object = False
+
+    async def _see_the_end_of_completing(self) -> None:
+        """Wait for a *complete* that was left alone: the storage may carry it out after the object was deleted.
+
+        When no answer comes it is given up, and this attempt to abort fails: a later one finds what was made of it.
+        """
+        if self._completing is None or self._completing.done():
+            return
+        _, unanswered = await asyncio.wait([self._completing], timeout=self._client.limits.stall_seconds)
+        if unanswered:
+            self._completing.cancel()
+            await asyncio.wait([self._completing])
+            cause = "the storage has not said whether the object exists"
+            raise StorageUnavailable("abort", self._key, cause, "it is removed later")
 
     def _refuse_if_ended(self, operation: str) -> None:
         if self._ended:
