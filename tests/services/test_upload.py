@@ -80,11 +80,15 @@ class Room:
         await self.registry.inner.release_lease(lease)
 
 
+ONE_BUFFER = shares.SMALLEST_SHARE_BYTES
+"""What a sink takes, in these tests, before it begins to write, and it tells what came of that at the next call."""
+
+
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again without a pause, and send off 64 KiB as soon as they are there."""
     monkeypatch.setattr(running_upload, "COMMIT_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(local_sink, "BUFFER_BYTES", shares.SMALLEST_SHARE_BYTES)
+    monkeypatch.setattr(local_sink, "BUFFER_BYTES", ONE_BUFFER)
 
 
 @pytest.fixture
@@ -243,9 +247,9 @@ async def test_a_write_that_fails_in_the_background_is_raised_by_what_is_called_
         body = message(200_000)
         with monkeypatch.context() as patch:
             patch.setattr(local_file.AppendedFile, "append", out_of_order)
-            await upload.write(body[:100_000])
+            await upload.write(body[:ONE_BUFFER])
             with pytest.raises(StorageUnavailable, match="Input/output error"):
-                await (upload.write(body[100_000:]) if following == "write" else upload.commit())
+                await (upload.write(body[ONE_BUFFER:]) if following == "write" else upload.commit())
         await upload.abort()
         assert await room.numbers() == []
         await room.assert_free_and_clean()
@@ -262,7 +266,7 @@ async def test_a_write_that_fails_in_the_background_is_no_surprise_to_abort(
     async with open_room() as room:
         upload = await room.begin(None)
         monkeypatch.setattr(local_file.AppendedFile, "append", out_of_order)
-        await upload.write(message(200_000)[:100_000])
+        await upload.write(message(200_000)[:ONE_BUFFER])
         await upload.abort()
         await room.assert_free_and_clean()
 
