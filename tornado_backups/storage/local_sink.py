@@ -141,7 +141,6 @@ class LocalSink:
             hashing = partial(landing.part, self._hashing, self._asked, partial(self._feed, view[self._fed_bytes :]))
             writing = partial(landing.part, self._writing, self._asked, partial(self._write, view))
             flight = self._room.threads.data_promised(hashing, writing)
-            flight.add_done_callback(_hear)
             self._flights.append(flight)
             self._asked += 1
             self._grown_bytes = min(2 * self._grown_bytes, BUFFER_BYTES)
@@ -277,9 +276,3 @@ class _Landing:
             promise.give(None)
         else:
             promise.fail(self._failure)
-
-
-def _hear(flight: asyncio.Future[None]) -> None:
-    """Take note of a failure, which ended the upload, even when nobody is left to ask for it."""
-    if not flight.cancelled():
-        flight.exception()

@@ -94,7 +94,6 @@ class LocalSource:
         job = partial(self._fill, self._asked, memoryview(buffer)[:count], self._position)
         flight = self._room.threads.data_promised(job)
         self._asked += 1
-        flight.add_done_callback(_hear)
         self._flights.append((flight, buffer, count))
         self._position += count
 
@@ -126,9 +125,3 @@ class LocalSource:
             if not count:
                 raise ObjectDamaged("read", self._key, f"the file ends at {offset + done} while it is being read")
             done += count
-
-
-def _hear(flight: asyncio.Future[None]) -> None:
-    """Take note of a failure even when nobody is left to ask for it."""
-    if not flight.cancelled():
-        flight.exception()

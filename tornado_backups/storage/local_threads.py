@@ -31,8 +31,13 @@ class LocalThreads:
         return await self._asked(lambda: self._data.submit(work))
 
     def data_promised(self, *work: Callable[[Promise[_T]], None]) -> asyncio.Future[_T]:
-        """Begin such calls, in the order of asking; they have one answer, which the last of them gives."""
-        return self._asked(lambda: self._data.submit_promised(*work))
+        """Begin such calls, in the order of asking; they have one answer, which the last of them gives.
+
+        A failure is no surprise to the event loop when nobody is left to ask for the answer.
+        """
+        answer = self._asked(lambda: self._data.submit_promised(*work))
+        answer.add_done_callback(_hear)
+        return answer
 
     async def slow(self, work: Callable[[], _T]) -> _T:
         """Run a call that may wait for the disk (fsync, unlink, listing); raises as :meth:`data` does."""
@@ -48,3 +53,8 @@ class LocalThreads:
             return submit()
         except Closed:
             raise StorageUnavailable("use", "", "the storage is closed") from None
+
+
+def _hear(answer: asyncio.Future[_T]) -> None:
+    if not answer.cancelled():
+        answer.exception()

@@ -1,14 +1,13 @@
 """One object on its way into a bucket: parts of fixed size, one in flight, one PUT when it is small.
 
-Owns: the part buffers, the order of multipart calls, and the decision after a *complete* whose answer was lost.
-Does not own: retries of single calls (``storage/s3_client.py``) and sizes (``storage/s3_limits.py``). Imported only
-when an S3 store is opened. Explained in docs/storage.md.
+Owns: the order of multipart calls, and the decision after a *complete* whose answer was lost.
+Does not own: the buffers (``storage/s3_buffers``), retries (``storage/s3_client``) and sizes (``storage/s3_limits``).
+Imported only when an S3 store is opened. Explained in docs/storage.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import mmap
 import re
@@ -18,6 +17,7 @@ from typing import Any
 
 from tornado_backups.domain.errors import ObjectMissing, StorageError, StorageUnavailable
 from tornado_backups.ports import Digest
+from tornado_backups.storage.s3_buffers import PartBuffers
 from tornado_backups.storage.s3_client import S3Client
 from tornado_backups.storage.s3_faults import FAULTS, code_of, explain, is_transient, storage_error
 from tornado_backups.storage.s3_limits import MOST_PARTS, PartSizes, SpareMemory
@@ -55,7 +55,7 @@ class S3Sink:
         self._key = key
         self._sizes = sizes
         self._deadline = asyncio.get_running_loop().time() + client.limits.io_timeout_seconds
-        self._buffers = _PartBuffers(spare)
+        self._buffers = PartBuffers(spare)
         self._filling: mmap.mmap | None = None
         self._filled_bytes = 0
         self._part_bytes = sizes.of(1)
@@ -316,59 +316,3 @@ def _hash(view: memoryview, fed_bytes: int, digest: Digest | None, signed: bool)
         if digest is not None and unfed:
             digest.update(unfed)
     return own.hexdigest()
-
-
-class _PartBuffers:
-    """The one or two buffers of an upload, used again from part to part.
-
-    Anonymous maps, for they go back to the system at once and whole; freed heap blocks of this size stay with the
-    process (docs/adr/0005-parts-and-small-data.md).
-    """
-
-    def __init__(self, spare: SpareMemory) -> None:
-        self._spare = spare
-        self._spare_bytes = 0
-        self._free: list[mmap.mmap] = []
-        self._all: list[mmap.mmap] = []
-
-    def first(self, size_bytes: int) -> mmap.mmap:
-        """Return a buffer that every upload may have; none of ours may be in use."""
-        if not self._free or len(self._free[-1]) < size_bytes:
-            self.close()
-            return self._new(size_bytes)
-        return self._free.pop()
-
-    def second(self, size_bytes: int) -> mmap.mmap | None:
-        """Return a buffer besides the one in use, or None when the store has no memory to spare."""
-        if self._free and len(self._free[-1]) >= size_bytes:
-            return self._free.pop()
-        self._forget(self._free)
-        self._free = []
-        self._spare.give_back(self._spare_bytes)
-        self._spare_bytes = 0
-        if not self._spare.take(size_bytes):
-            return None
-        self._spare_bytes = size_bytes
-        return self._new(size_bytes)
-
-    def landed(self, buffer: mmap.mmap) -> None:
-        """Take back a buffer whose part has arrived."""
-        self._free.append(buffer)
-
-    def close(self) -> None:
-        """Give all memory back."""
-        self._forget(self._all)
-        self._all, self._free = [], []
-        self._spare.give_back(self._spare_bytes)
-        self._spare_bytes = 0
-
-    def _new(self, size_bytes: int) -> mmap.mmap:
-        buffer = mmap.mmap(-1, size_bytes)
-        self._all.append(buffer)
-        return buffer
-
-    def _forget(self, buffers: list[mmap.mmap]) -> None:
-        for buffer in buffers:
-            with contextlib.suppress(BufferError):  # still seen by a request that is being cancelled: freed with it
-                buffer.close()
-        self._all = [buffer for buffer in self._all if not buffer.closed]
